@@ -1,0 +1,356 @@
+"""What a run *is*: frozen values, and the digest that makes equal values the same artifact.
+
+Nothing here says where or how something runs (workers, devices, paths): that would change an address without
+changing a result. Standard library only, so that a plan of thousands of points needs no torch.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from harness.errors import InputError, require
+
+IDENTITY_FREE: dict[str, bool] = {"identity": False}
+"""Metadata of a dataclass field that says where something lies, not what it is; digests skip it."""
+
+
+class Source(Protocol):
+    """Where sequences come from. A corpus has no length: sequence i is a pure function of (source, seed, i)."""
+
+    version: ClassVar[int]
+    """Raised whenever the same settings would give other tokens, so that old artifacts are not served."""
+    stored: ClassVar[bool]
+    """True if the source is itself a stage whose artifact (token shards) is read; False if it is generated."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def frame_tokens(self) -> int | None:
+        """Tokens of one frame with its delimiters, or None where sequences have no frames."""
+
+    def resolved(self) -> Self:
+        """The same source with everything that identifies it filled in (content hash, commit of a revision)."""
+
+    def open(self, artifact: Any = None) -> "Sequences":
+        """A reader; `artifact` is the stage's directory if `stored`, else None."""
+
+
+class Sequences(Protocol):
+    """The reader of a source: NumPy arrays, `inputs` and `targets` int32 (n, context); -100 = not supervised."""
+
+    def sequences(self, seed: int, index: Any, context: int) -> tuple[Any, Any]:
+        """Training sequences numbered `index` (int64, (n,)) in the order that `seed` gives."""
+
+    def held_out(self, count: int, context: int) -> tuple[Any, Any]:
+        """The first `count` sequences of a fixed set that no training sequence comes from (rules or documents)."""
+
+    def epoch(self, context: int) -> int | None:
+        """Number of distinct training sequences, or None where they never repeat by design."""
+
+    @property
+    def token_bytes(self) -> Any | None:
+        """UTF-8 bytes of every token id, int64 (vocab_size,); None where tokens stand for no text."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A source in one order. `seed` numbers the order (and, for a generated source, the draws); two arms with an
+    equal corpus see equal sequences. `epochs` is how often a sequence of a finite source may be seen."""
+
+    source: Source
+    seed: int = 0
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "Corpus.seed", self.seed, "use an integer from 0 to 2**63 - 1")
+        require(self.epochs >= 1, "Corpus.epochs", self.epochs, "use at least 1")
+
+
+@dataclass(frozen=True)
+class Llama:
+    """Shape and initialisation scale of a Llama (SwiGLU, RMSNorm, rotary positions); defaults are the paper's 1.6B.
+
+    `init_std` scales the unit-normal draws of the blocks' matrices, `embed_std` those of the embedding and head.
+    """
+
+    depth: int = 24
+    width: int = 2048
+    heads: int = 32
+    mlp: int = 8192
+    context: int = 1024
+    tied: bool = True
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    init_std: float = 0.02
+    embed_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "mlp", "context"):
+            require(getattr(self, name) >= 1, f"Llama.{name}", getattr(self, name), "use at least 1")
+        require(
+            self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0,
+            "Llama.heads",
+            self.heads,
+            f"must divide width = {self.width} into heads of even size (rotary positions turn pairs)",
+        )
+        for name in ("init_std", "embed_std", "rope_theta", "norm_eps"):
+            require(getattr(self, name) > 0, f"Llama.{name}", getattr(self, name), "use a positive number")
+
+    @property
+    def body_params(self) -> int:
+        """Parameters of blocks and final norm, without embedding and head."""
+        block = 4 * self.width**2 + 3 * self.width * self.mlp + 2 * self.width
+        return self.depth * block + self.width
+
+    def params(self, vocab: int) -> int:
+        """All parameters at a vocabulary of `vocab` tokens."""
+        return self.body_params + vocab * self.width * (1 if self.tied else 2)
+
+    def flops_per_token(self, vocab: int) -> int:
+        """Training FLOPs a token, forward and backward: 6 N + 6 d V + 12 L d T (METHOD: N without embeddings)."""
+        return 6 * self.body_params + 6 * self.width * vocab + 12 * self.depth * self.width * self.context
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stage is optimised: AdamW on matrices (norms undecayed), in `precision` on every device.
+
+    `batch` is in sequences a step; `warmup`, `horizon` in tokens. `horizon` is where the schedule ends, the stage's
+    own budget unless given: a stage may stop before it (the paper's 164M tokens end with the warmup).
+    `wsd` is constant after warmup and falls as 1 - sqrt over the last `decay` of the horizon; both schedules end at
+    `final_lr` times `lr`.
+    """
+
+    lr: float
+    batch: int = 512
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    warmup: int = 0
+    horizon: int | None = None
+    decay: float = 0.2
+    final_lr: float = 0.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    clip: float | None = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "Recipe.lr", self.lr, "use a positive number")
+        require(self.batch >= 1, "Recipe.batch", self.batch, "use at least 1 sequence a step")
+        require(self.schedule in ("cosine", "wsd"), "Recipe.schedule", self.schedule, "use 'cosine' or 'wsd'")
+        require(self.precision in ("fp32", "bf16"), "Recipe.precision", self.precision, "use 'fp32' or 'bf16'")
+        require(self.warmup >= 0, "Recipe.warmup", self.warmup, "use 0 or more tokens")
+        require(0 < self.decay <= 1, "Recipe.decay", self.decay, "use a fraction of the horizon in (0, 1]")
+        require(0 <= self.final_lr <= 1, "Recipe.final_lr", self.final_lr, "use a fraction of lr in [0, 1]")
+        require(self.weight_decay >= 0, "Recipe.weight_decay", self.weight_decay, "use 0 or more")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"Recipe.{name}", getattr(self, name), "use a number in [0, 1)")
+        require(self.eps > 0, "Recipe.eps", self.eps, "use a positive number")
+        require(self.clip is None or self.clip > 0, "Recipe.clip", self.clip, "use a positive norm, or None")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When and on how much a stage is measured: `points` evaluations, a quarter of them spaced geometrically over the
+    first tenth of the budget, and one before the first step; each on the same `sequences` held-out sequences."""
+
+    points: int = 32
+    sequences: int = 96
+
+    def __post_init__(self) -> None:
+        require(self.points >= 1, "Evaluation.points", self.points, "use at least 1")
+        require(self.sequences >= 1, "Evaluation.sequences", self.sequences, "use at least 1")
+
+    def steps(self, total: int) -> list[int]:
+        """Optimizer steps, ascending, after which a stage of `total` steps is evaluated; first 0, last `total`."""
+        early = self.points // 4
+        fractions = [0.01 * 10 ** (i / early) for i in range(early)]
+        late = self.points - early
+        fractions += [0.1 + 0.9 * (i + 1) / late for i in range(late)] if late > 1 else [1.0]
+        return sorted({0, total} | {max(1, round(total * f)) for f in fractions})
+
+
+MODULES = ("embeddings", "attention", "mlp", "norms")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What crosses from one stage into the next: everything but the modules in `reinit`.
+
+    Re-initialised embeddings get unit-normal draws of the new stage's seed times `embed_std`, or, where it is None,
+    times the standard deviation of the embedding that is replaced. `permute` shuffles every kept matrix of the blocks
+    within itself: equal values, no structure, a control that needs no training.
+    """
+
+    reinit: tuple[str, ...] = ("embeddings",)
+    embed_std: float | None = None
+    permute: bool = False
+
+    def __post_init__(self) -> None:
+        for module in self.reinit:
+            require(module in MODULES, "Transfer.reinit", module, f"name modules among {', '.join(MODULES)}")
+        object.__setattr__(self, "reinit", tuple(m for m in MODULES if m in self.reinit))
+        require(
+            self.embed_std is None or self.embed_std > 0, "Transfer.embed_std", self.embed_std, "use a positive number"
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """One training stage. The graph of a study is this value: `init` is the stage it starts from, or None."""
+
+    version: ClassVar[int] = 1
+
+    corpus: Corpus
+    tokens: int
+    model: Llama
+    recipe: Recipe
+    seed: int = 0
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    init: "Train | None" = None
+    transfer: Transfer | None = None
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "Train.seed", self.seed, "use an integer from 0 to 2**63 - 1")
+        require(
+            self.tokens >= self.step_tokens,
+            "Train.tokens",
+            self.tokens,
+            f"one step is {self.recipe.batch} x {self.model.context} = {self.step_tokens} tokens; ask for at least that",
+        )
+        object.__setattr__(self, "tokens", int(self.tokens) // self.step_tokens * self.step_tokens)
+        horizon = self.recipe.horizon
+        if horizon is not None:
+            require(horizon >= self.tokens, "Recipe.horizon", horizon, f"must reach the stage's {self.tokens} tokens")
+            if horizon == self.tokens:  # one address for "its own budget", however it was said
+                object.__setattr__(self, "recipe", replace(self.recipe, horizon=None))
+        require(
+            (self.init is None) == (self.transfer is None),
+            "Train.transfer",
+            self.transfer,
+            "init and transfer come together; compose stages with .after(warm)",
+        )
+        if self.init is not None and self.transfer is not None:
+            self._check_transfer(self.init, self.transfer)
+
+    def _check_transfer(self, init: "Train", transfer: Transfer) -> None:
+        for name in ("depth", "width", "heads", "mlp", "tied", "rope_theta", "norm_eps"):
+            require(
+                getattr(init.model, name) == getattr(self.model, name),
+                f"Train.init.model.{name}",
+                getattr(init.model, name),
+                f"weights cross only between equal shapes; this stage has {getattr(self.model, name)!r}",
+            )
+        old, new = init.corpus.source.vocab_size, self.corpus.source.vocab_size
+        require(
+            old == new or "embeddings" in transfer.reinit,
+            "Transfer.reinit",
+            transfer.reinit,
+            f"the vocabulary changes from {old} to {new} tokens, so add 'embeddings'",
+        )
+
+    @property
+    def step_tokens(self) -> int:
+        """Input tokens of one optimizer step."""
+        return self.recipe.batch * self.model.context
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.step_tokens
+
+    @property
+    def vocab_size(self) -> int:
+        return self.corpus.source.vocab_size
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of this stage alone."""
+        return self.tokens * self.model.flops_per_token(self.vocab_size)
+
+    def after(self, warm: "Train", transfer: Transfer | None = None) -> "Train":
+        """This stage, started from `warm`'s weights instead of fresh ones."""
+        return replace(self, init=warm, transfer=transfer or Transfer())
+
+    def chain(self) -> Iterator["Train"]:
+        """The training stages from the first to this one."""
+        if self.init is not None:
+            yield from self.init.chain()
+        yield self
+
+    def resolved(self) -> "Train":
+        """The same run with the identity of every source filled in."""
+        source = self.corpus.source.resolved()
+        init = None if self.init is None else self.init.resolved()
+        return replace(self, corpus=replace(self.corpus, source=source), init=init)
+
+
+Stage = Any
+"""A value with a digest and an artifact: a `Train`, or a `stored` source."""
+
+
+def parents(stage: Stage) -> dict[str, Stage]:
+    """The stages whose artifacts `stage` reads, by the role that they play."""
+    if not isinstance(stage, Train):
+        return {}
+    found: dict[str, Stage] = {}
+    if stage.corpus.source.stored:
+        found["tokens"] = stage.corpus.source
+    if stage.init is not None:
+        found["init"] = stage.init
+    return found
+
+
+def canonical(value: Any, path: str = "") -> Any:
+    """`value` as plain JSON data: dataclasses as objects with their type and version, 1 and 1.0 the same number.
+
+    Raises InputError for what has no canonical form (NaN, infinities, callables, anything not a value).
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        out: dict[str, Any] = {"type": type(value).__name__}
+        if hasattr(value, "version"):
+            out["version"] = value.version
+        for f in dataclasses.fields(value):
+            if f.metadata.get("identity", True):
+                out[f.name] = canonical(getattr(value, f.name), f"{path}.{f.name}" if path else f.name)
+        return out
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        require(math.isfinite(value), path or "value", value, "has no canonical form; use a finite number")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list | tuple):
+        return [canonical(v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        return {k: canonical(v, f"{path}.{k}") for k, v in value.items()}
+    raise InputError(f"{path or 'value'} = {value!r}: a {type(value).__name__} has no canonical form; use plain values")
+
+
+@functools.lru_cache(maxsize=100_000)
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`: the address of its artifact."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def short(value: Any) -> str:
+    """The first 12 hex digits of the digest, for people."""
+    return digest(value)[:12]
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Dotted names of the fields in which two values differ, in canonical form; whole stages are not entered."""
+    if type(a) is type(b) and dataclasses.is_dataclass(a) and not (path and isinstance(a, Train)):
+        found: list[str] = []
+        for f in dataclasses.fields(a):
+            if f.metadata.get("identity", True):
+                name = f"{path}.{f.name}" if path else f.name
+                found += differences(getattr(a, f.name), getattr(b, f.name), name)
+        return found
+    return [] if canonical(a) == canonical(b) else [path]

@@ -1,0 +1,77 @@
+"""Which weights a stage starts from: fresh ones, or those of an earlier stage with some modules made anew.
+
+Every stage passes through here, scratch too: two arms of a pair draw the same unit normals for the same parameter of
+the same seed, whatever else differs, and scale them by their own standard deviation.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from harness.model import module_of
+from harness.rng import named_seed
+from harness.specs import Train
+
+if TYPE_CHECKING:
+    import torch
+
+
+def unit_normal(seed: int, name: str, shape: Any) -> "torch.Tensor":
+    """float32 draws that depend on (seed, name, shape) alone, not on the order in which a model is built."""
+    import numpy as np
+    import torch
+
+    generator = np.random.Generator(np.random.PCG64(named_seed("weights", seed, name)))
+    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+
+
+def permuted(tensor: "torch.Tensor", seed: int, name: str) -> "torch.Tensor":
+    """The same values in a random order that depends on (seed, name) alone."""
+    import numpy as np
+    import torch
+
+    order = np.random.Generator(np.random.PCG64(named_seed("permute", seed, name))).permutation(tensor.numel())
+    return tensor.flatten()[torch.from_numpy(order)].view_as(tensor)
+
+
+def initial_weights(
+    spec: Train, shapes: "dict[str, torch.Size]", parent: "dict[str, torch.Tensor] | None"
+) -> "dict[str, torch.Tensor]":
+    """The weights that `spec` starts from: one float32 tensor for every name in `shapes`.
+
+    `parent` holds the weights of `spec.init`, or None. Norms start at one.
+    """
+    import torch
+
+    weights: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        module = module_of(name)
+        if parent is not None and spec.transfer is not None and module not in spec.transfer.reinit:
+            kept = parent[name].float()
+            shuffle = spec.transfer.permute and module in ("attention", "mlp")
+            weights[name] = permuted(kept, spec.seed, name) if shuffle else kept
+        elif module == "norms":
+            weights[name] = torch.ones(shape)
+        else:
+            std = embedding_std(spec, name, parent) if module == "embeddings" else spec.model.init_std
+            weights[name] = unit_normal(spec.seed, name, shape) * std
+    return weights
+
+
+def embedding_std(spec: Train, name: str, parent: "dict[str, torch.Tensor] | None") -> float:
+    """Scale of a new embedding or head: as the transfer says, else as its predecessor had it, else the model's."""
+    if parent is None or spec.transfer is None:
+        return spec.model.embed_std
+    if spec.transfer.embed_std is not None:
+        return spec.transfer.embed_std
+    return float(parent[name].float().std())
+
+
+def scales(weights: "dict[str, torch.Tensor]") -> dict[str, float]:
+    """Standard deviation of the embeddings and of the blocks' matrices: the largest knob of a comparison, so shown."""
+    import torch
+
+    def std(tensors: "list[torch.Tensor]") -> float:
+        return float(torch.cat([t.detach().float().flatten() for t in tensors]).std())
+
+    embeddings = [t for n, t in weights.items() if module_of(n) == "embeddings"]
+    blocks = [t for n, t in weights.items() if module_of(n) in ("attention", "mlp")]
+    return {"embeddings_std": std(embeddings), "blocks_std": std(blocks)}
