@@ -34,8 +34,9 @@ class Source(Protocol):
     def frame_tokens(self) -> int | None:
         """Tokens of one frame with its delimiters, or None where sequences have no frames."""
 
-    def resolved(self) -> Self:
-        """The same source with everything that identifies it filled in (content hash, commit of a revision)."""
+    def resolved(self, network: bool = True) -> Self:
+        """The same source with everything that identifies it filled in: the hash of local content and, with
+        `network`, the commit of a revision that was left open."""
 
     def open(self, artifact: Any = None) -> "Sequences":
         """A reader; `artifact` is the stage's directory if `stored`, else None."""
@@ -283,12 +284,6 @@ class Train:
         if self.init is not None:
             yield from self.init.chain()
         yield self
-
-    def resolved(self) -> "Train":
-        """The same run with the identity of every source filled in."""
-        source = self.corpus.source.resolved()
-        init = None if self.init is None else self.init.resolved()
-        return replace(self, corpus=replace(self.corpus, source=source), init=init)
 
 
 Stage = Any

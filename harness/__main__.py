@@ -1,0 +1,194 @@
+"""python -m harness plan | run | status | report FILE[:NAME]
+
+A recipe is never given here: what a run is stands in the search space, where and how it runs stands here.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from harness import plan as plans
+from harness import space, watch
+from harness.errors import InputError
+from harness.plan import si
+from harness.specs import Train
+from harness.store import Store
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0, 1 if a stage failed, 2 for bad input, 130 if interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except (InputError, *_analysis_errors()) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; everything that is done is kept, the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _analysis_errors() -> tuple[type[Exception], ...]:
+    module = sys.modules.get("analysis.frame")
+    return (module.DataError,) if module else ()
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m harness", description=(__doc__ or "").splitlines()[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("target", metavar="FILE[:NAME]", help="a search space; NAME is `study` unless given")
+    common.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("NCA_STORE", "store")),
+        help="directory of results that every node sees (default: $NCA_STORE, or ./store)",
+    )
+
+    plan = commands.add_parser("plan", parents=[common], help="show points, stages and cost; starts nothing")
+    plan.add_argument("--tflops", type=float, default=400.0, help="TFLOP/s a device sustains, for hours (default 400)")
+    plan.set_defaults(command=plan_command)
+
+    run = commands.add_parser("run", parents=[common], help="run what the store lacks, then report")
+    run.add_argument("--cpus", type=int, help="CPUs of the Ray instance started here (default: all of this machine's)")
+    run.add_argument("--workers", type=int, default=1, help="training workers a stage (default 1)")
+    run.add_argument("--concurrent", type=int, help="stages at once (default: as many as fit)")
+    run.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="(default 15)")
+    run.add_argument("--in-process", action="store_true", help="without Ray, one stage after another, for debugging")
+    run.set_defaults(command=run_command)
+
+    status = commands.add_parser("status", parents=[common], help="show what is done, running and waiting")
+    status.set_defaults(command=status_command)
+
+    report = commands.add_parser("report", parents=[common], help="remake tables and report from the store")
+    report.set_defaults(command=report_command)
+    return top
+
+
+def make_plan(args: argparse.Namespace, network: bool) -> tuple[plans.Plan, Store, dict[str, str]]:
+    study, store = space.load(args.target), Store(args.store.resolve())
+    pinned = plans.registered_revisions(study, store)
+    return plans.make(study, network, pinned), store, pinned
+
+
+def plan_command(args: argparse.Namespace) -> int:
+    plan, store, _ = make_plan(args, network=False)
+    done = store.done(plan.stages)
+    print(describe(plan, done, args.tflops))
+    return 0
+
+
+def describe(plan: plans.Plan, done: set[str], tflops: float) -> str:
+    """The plan for people: points, stages, cost, and what sharing saves."""
+    trains = [s for s in plan.stages.values() if isinstance(s, Train)]
+    whole, alone = plans.cost(trains), plans.alone(plan)
+    left = plans.cost(s for d, s in plan.stages.items() if d not in done)
+    lines = [plan.study.name, *(f"  {line}".rstrip() for line in plan.study.question.strip().splitlines()), ""]
+    for arm in plan.study.all_arms:
+        points = [p for p in plan.points if p.arm == arm.__name__]
+        chain = " -> ".join(plans.si(t.tokens) for t in points[0].train.chain())
+        lines.append(f"  {arm.__name__:<20} {len(points):>6} points   tokens {chain}")
+    lines += [
+        "",
+        f"  points  {len(plan.points)}",
+        f"  stages  {len(plan.stages)} distinct ({len(trains)} training), {len(done)} in the store",
+        f"  tokens  {si(whole.tokens)}",
+        f"  FLOPs   {si(whole.flops)}, {hours(whole.flops, tflops)} at {tflops:g} TFLOP/s a device",
+        f"  storage {whole.bytes / 1e9:.3g} GB of weights",
+        f"  left    {si(left.tokens)} tokens, {si(left.flops)} FLOPs",
+    ]
+    if alone.flops:
+        saved = 100 * (1 - whole.flops / alone.flops)
+        lines.append(
+            f"  sharing saves {saved:.0f} % of the FLOPs against every cell alone, each with its own baseline "
+            f"({si(alone.tokens)} tokens, {si(alone.flops)} FLOPs)"
+        )
+    for source in plans.unresolved(plan).values():
+        lines.append(f"  open    {source} has no revision yet; `run` looks it up and writes it down")
+    return "\n".join(lines)
+
+
+def hours(flops: float, tflops: float) -> str:
+    value = flops / (tflops * 1e12) / 3600
+    return f"{value:,.1f} device-hours" if value >= 0.1 else f"{value * 3600:.2g} device-seconds"
+
+
+def run_command(args: argparse.Namespace) -> int:
+    plan, store, revisions = make_plan(args, network=True)
+    left = [s for d, s in plan.stages.items() if store.open(d) is None]
+    store.check(2 * plans.cost(left).bytes)
+    for digest, stage in plan.stages.items():
+        if damage := store.damage(digest):
+            aside = store.set_aside(digest)
+            print(f"damaged: {plans.label(stage)} {digest[:12]}: {'; '.join(damage)}; set aside in {aside}, made anew")
+    todo = [d for d in plan.stages if store.open(d) is None]
+    failed = 0
+    if not todo:
+        print(f"nothing to compute: all {len(plan.stages)} stages of {plan.study.name} are in {store.root}")
+        plans.register(plan, store, revisions)
+    else:
+        print(describe(plan, set(plan.stages) - set(todo), 400.0))
+        failed = compute_here(plan, store, revisions) if args.in_process else compute(plan, store, revisions, args)
+    write_report(plan, store)
+    return 1 if failed else 0
+
+
+def compute(plan: plans.Plan, store: Store, revisions: dict[str, str], args: argparse.Namespace) -> int:
+    """Run the plan on Ray; the number of stages that failed or were blocked."""
+    from harness.cluster import sweep
+
+    sweep.connect(args.cpus)
+    resources = sweep.admit(plan, args.workers, args.concurrent)
+    plans.register(plan, store, revisions)
+    with watch.Live(plan, store):
+        outcome = sweep.run(plan, store, resources, args.checkpoint_every)
+    print(f"{len(outcome.computed)} stages computed, {len(outcome.failed)} failed, {len(outcome.blocked)} blocked")
+    for digest, reason in outcome.failed.items():
+        print(f"failed: {plans.label(plan.stages[digest])} {digest[:12]}: {reason}", file=sys.stderr)
+    for digest in outcome.blocked:
+        print(f"blocked: {plans.label(plan.stages[digest])} {digest[:12]}: a stage it needs failed", file=sys.stderr)
+    return len(outcome.failed) + len(outcome.blocked)
+
+
+def compute_here(plan: plans.Plan, store: Store, revisions: dict[str, str]) -> int:
+    """Run the plan in this process, without Ray."""
+    from harness import stages
+
+    plans.register(plan, store, revisions)
+    with watch.Live(plan, store):
+        for digest, stage in plan.stages.items():
+            if store.open(digest) is None:
+                stages.run_here(stage, store)
+    return 0
+
+
+def status_command(args: argparse.Namespace) -> int:
+    plan, store, _ = make_plan(args, network=False)
+    views = watch.look(plan, store)
+    print(watch.headline(plan, views, None, None))
+    for view in views:
+        print(f"{view.state:<9}", watch.line(view))
+    return 0
+
+
+def report_command(args: argparse.Namespace) -> int:
+    plan, store, _ = make_plan(args, network=False)
+    write_report(plan, store)
+    return 0
+
+
+def write_report(plan: plans.Plan, store: Store) -> None:
+    """Tables and the HTML report, from the store alone; the verdict table to the terminal."""
+    import analysis
+
+    results = analysis.from_store(store.root, plan.study.name)
+    print()
+    print(analysis.verdict_table(results))
+    print(f"\nreport: {analysis.write_report(results, store.study(plan.study.name))}")
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,57 @@
+"""From what a cluster has to what a stage gets: one function for a laptop, a GPU box and a cluster."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.errors import InputError
+from harness.specs import Stage, Train
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each stage gets, and how many run at once."""
+
+    workers: int
+    per_worker: dict[str, float]
+    generators: int
+    generator_cpus: float
+    """0 where training takes the CPUs: a share of its own could starve and hang the stage (Ray waits in silence)."""
+    concurrent: int
+
+    @property
+    def footprint(self) -> dict[str, float]:
+        """Everything that one running stage holds."""
+        held = {name: amount * self.workers for name, amount in self.per_worker.items()}
+        held["CPU"] = held.get("CPU", 0.0) + self.generators * self.generator_cpus
+        return held
+
+
+def allot(cluster: Mapping[str, float], workers: int = 1, concurrent: int | None = None) -> Resources:
+    """Resources for stages of `workers` workers on a cluster that has (or can grow to) `cluster`.
+
+    Raises InputError, with the numbers, where not even one stage fits.
+    """
+    gpus = cluster.get("GPU", 0.0) > 0
+    per_worker = {"CPU": 1.0, "GPU": 1.0} if gpus else {"CPU": 1.0}
+    stage = Resources(workers, per_worker, 1, 1.0 if gpus else 0.0, 1)
+    fit = math.inf
+    for name, need in stage.footprint.items():
+        if need > 0:
+            have = cluster.get(name, 0.0)
+            if have < need:
+                raise InputError(
+                    f"workers = {workers}: one stage needs {need:g} {name} and the cluster has {have:g}; "
+                    f"ask for fewer --workers or a larger cluster"
+                )
+            fit = min(fit, math.floor(have / need + 1e-9))
+    return Resources(workers, per_worker, 1, stage.generator_cpus, int(min(fit, concurrent or fit)))
+
+
+def check_divides(stages: Iterable[Stage], workers: int) -> None:
+    """Raise InputError where a stage's batch cannot be cut into equal shares for `workers` workers."""
+    for stage in stages:
+        if isinstance(stage, Train) and stage.recipe.batch % workers:
+            raise InputError(
+                f"workers = {workers}: does not divide Recipe.batch = {stage.recipe.batch}; choose a number that does"
+            )

@@ -1,0 +1,175 @@
+"""Ray Tune: one Tuner whose searcher walks the stage graph. A trial is a small driver that runs one stage."""
+
+import functools
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.cluster.resources import Resources, allot, check_divides
+from harness.errors import InputError
+from harness.plan import Plan
+from harness.space import MODULE_PREFIX
+from harness.specs import Stage, Train, digest, parents
+from harness.store import Store
+
+# Read by Ray when it is imported. Train's controller takes one report a worker a poll (2 s by default).
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+import ray
+import ray.util.state
+from ray import tune
+from ray.tune.search import Searcher
+
+from harness.cluster import data, train
+from harness.stages import check_budget, open_reader, run_stored
+
+HEAD = {"node:__internal_head__": 0.001}
+"""A trial only drives: it sits on the head node and takes no CPU from training."""
+
+
+@dataclass
+class Outcome:
+    """What became of a sweep's stages, by digest."""
+
+    computed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reason by digest."""
+    blocked: set[str] = field(default_factory=set)
+    """Never started, since a stage that they need failed or diverged."""
+
+
+class StageSearcher(Searcher):
+    """Hands out a stage when everything that it reads is in the store: no waves, no locks, each stage once. It keeps
+    no state that the store does not have, so a restart is a re-run."""
+
+    def __init__(self, pending: list[str], needs: Mapping[str, set[str]], done: set[str]) -> None:
+        super().__init__(metric="stage", mode="max")
+        self.pending = pending
+        self.needs = needs
+        self.done = set(done)
+        self.live: dict[str, str] = {}
+        self.outcome = Outcome()
+
+    def suggest(self, trial_id: str) -> Any:
+        lost = set(self.outcome.failed) | self.outcome.blocked
+        for address in list(self.pending):
+            if self.needs[address] & lost:
+                self.pending.remove(address)
+                self.outcome.blocked.add(address)
+                lost.add(address)
+        for address in self.pending:
+            if self.needs[address] <= self.done:
+                self.pending.remove(address)
+                self.live[trial_id] = address
+                return {"stage": address}
+        return None if self.pending else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        address = self.live.pop(trial_id, None)
+        if address is None:
+            return
+        if error or not result:
+            self.outcome.failed[address] = "stopped"
+        elif result.get("status") == "diverged":
+            self.outcome.failed[address] = "diverged: its loss is not a finite number"
+        else:
+            self.done.add(address)
+            self.outcome.computed.add(address)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the store says what is done."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def connect(cpus: int | None = None) -> None:
+    """Join the cluster of the job that this process belongs to, or start one of this machine."""
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", **quiet)
+    else:
+        # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
+        ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
+    ray.util.state.list_nodes(timeout=30)
+    for name, module in list(sys.modules.items()):
+        if name.startswith(MODULE_PREFIX):
+            ray.cloudpickle.register_pickle_by_value(module)
+
+
+def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: float) -> Outcome:
+    """Run every stage of `plan` that the store lacks."""
+    done = store.done(plan.stages)
+    pending = [d for d in by_longest_chain(plan) if d not in done]
+    needs = {d: {digest(p) for p in parents(s).values()} for d, s in plan.stages.items()}
+    searcher = StageSearcher(pending, needs, done)
+    if not pending:
+        return searcher.outcome
+    count = len(pending)
+    name = f"{plan.study.name}-{os.getpid()}"
+    trial = tune.with_parameters(_trial, stages=plan.stages, store=store, resources=resources, every=checkpoint_every_s)
+    results = tune.Tuner(
+        tune.with_resources(trial, HEAD),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, num_samples=count, max_concurrent_trials=resources.concurrent, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(name=name, storage_path=str((store.scratch / "tune").resolve()), verbose=0),
+    ).fit()
+    for result in results:
+        if result.error is not None and result.config is not None:
+            searcher.outcome.failed[result.config["stage"]] = reason(result.error)
+    shutil.rmtree(store.scratch / "tune" / name, ignore_errors=True)
+    return searcher.outcome
+
+
+def _trial(
+    config: dict[str, Any], stages: dict[str, Stage], store: Store, resources: Resources, every: float
+) -> dict[str, Any]:
+    """Run one stage, unless another driver on this store was first."""
+    stage = stages[config["stage"]]
+    address = digest(stage)
+    if store.open(address) is None:
+        if isinstance(stage, Train):
+            check_budget(stage, open_reader(stage, store))
+            train.fit(stage, store, resources, every)
+        else:
+            write = functools.partial(data.tokenise, cpus=resources.generator_cpus)
+            run_stored(stage, store, write, executed="ray")
+    manifest = store.manifest(address)
+    assert manifest is not None
+    return {"stage": 1, "status": manifest["status"], "loss_nats": manifest.get("held_out", {}).get("loss_nats")}
+
+
+def by_longest_chain(plan: Plan) -> list[str]:
+    """Stages, those first from which the most FLOPs follow one after another."""
+    below = {d: s.flops if isinstance(s, Train) else 0 for d, s in plan.stages.items()}
+    for address, stage in reversed(plan.stages.items()):  # children come after their parents in a plan
+        for parent in parents(stage).values():
+            own = plan.stages[digest(parent)]
+            below[digest(parent)] = max(
+                below[digest(parent)], below[address] + (own.flops if isinstance(own, Train) else 0)
+            )
+    return sorted(plan.stages, key=lambda d: -below[d])
+
+
+def reason(error: BaseException) -> str:
+    """The last line that says what went wrong, without Ray's wrapping."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    own = [line for line in lines if InputError.__name__ in line]
+    line = (own or lines or [type(error).__name__])[-1]
+    return line.split(f"{InputError.__name__}: ")[-1]
+
+
+def admit(plan: Plan, workers: int, concurrent: int | None) -> Resources:
+    """What every stage gets on the cluster that is connected; raises InputError before anything starts."""
+    check_divides(plan.stages.values(), workers)
+    return allot(ray.cluster_resources(), workers, concurrent)

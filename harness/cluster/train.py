@@ -1,0 +1,71 @@
+"""Ray Train: the loop on the ranks of a TorchTrainer."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import ray.data
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from harness import stages
+from harness.cluster import data
+from harness.cluster.resources import Resources
+from harness.specs import Train, digest
+from harness.store import Store
+from harness.worker import Worker, read_here
+
+SHARD = "sequences"
+
+
+def fit(spec: Train, store: Store, resources: Resources, checkpoint_every_s: float) -> None:
+    """Run one training stage. The state on disk says what is left to do: a stage that was interrupted goes on from its
+    newest checkpoint, whether a worker, this driver or the whole cluster was lost."""
+    units = resources.workers
+    datasets: dict[str, Any] = {}
+    if not spec.corpus.source.stored:
+        # A callable is evaluated whenever the workers (re)start, so the data begins where the checkpoint ends.
+        datasets[SHARD] = functools.partial(_sequences, spec, store, resources)
+    gpus = resources.per_worker.get("GPU", 0) > 0
+    TorchTrainer(
+        functools.partial(_rank, spec, store, units, checkpoint_every_s),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers, use_gpu=gpus, resources_per_worker=resources.per_worker
+        ),
+        datasets=datasets,
+        run_config=ray.train.RunConfig(
+            name=digest(spec),
+            storage_path=str((store.scratch / "train").resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=3, controller_failure_limit=3),
+        ),
+    ).fit()
+
+
+def _sequences(spec: Train, store: Store, resources: Resources) -> ray.data.Dataset:
+    data.configure()
+    first_step = stages.committed_step(spec, store)
+    return data.sequences(spec, resources.workers, first_step, resources.generators, resources.generator_cpus)
+
+
+def _rank(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> None:
+    if store.open(digest(spec)) is not None:
+        return
+    import torch
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    stream = read_here(rank, world)
+    if not spec.corpus.source.stored:
+        stream = data.stream_shard(ray.train.get_dataset_shard(SHARD), units, rank, world)
+    worker = Worker(
+        rank=rank,
+        world=world,
+        device=str(ray.train.torch.get_device()),
+        threads=1 if not torch.cuda.is_available() else torch.get_num_threads(),
+        checkpoint_every_s=checkpoint_every_s,
+        executed="ray",
+        stream=stream,
+        report=lambda row: ray.train.report({k: v for k, v in row.items() if v is not None}),
+    )
+    stages.run_train(spec, store, worker)
