@@ -1,0 +1,183 @@
+"""Blocks of a report and their two forms: one self-contained HTML page, and Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+STYLE = """
+:root { --ink: #1d1f21; --soft: #62676c; --line: #e4e4e0; --accent: #0072b2; --paper: #ffffff; --wash: #f7f7f4; }
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 48px 24px 96px; }
+h1 { font-size: clamp(1.5rem, 3.6vw, 2.1rem); line-height: 1.2; margin: 6px 0 16px; font-weight: 650;
+  letter-spacing: -0.01em; max-width: 30em; text-wrap: balance; }
+h2 { font-size: 1.25rem; margin: 64px 0 10px; padding-top: 18px; border-top: 1px solid var(--line); font-weight: 650; }
+h3 { font-size: 1rem; margin: 28px 0 6px; font-weight: 650; }
+p, li { max-width: 46em; } p { margin: 0 0 12px; } ul { padding-left: 1.2em; margin: 0 0 16px; }
+.over { color: var(--soft); font-size: .875rem; margin: 0; } .note { color: var(--soft); font-size: .875rem; }
+.lead { font-size: 1.0625rem; padding-left: 16px; border-left: 3px solid var(--accent); margin: 0 0 28px; }
+.lead p:last-child { margin: 0; }
+.scroll { overflow-x: auto; margin: 12px 0 20px; }
+table { border-collapse: collapse; font-size: .875rem; line-height: 1.4; font-variant-numeric: tabular-nums; min-width: 60%; }
+th { text-align: left; font-weight: 600; color: var(--soft); white-space: nowrap; vertical-align: bottom;
+  border-bottom: 1.5px solid var(--ink); padding: 6px 20px 6px 0; }
+td { padding: 9px 20px 9px 0; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
+td.long { white-space: normal; min-width: 20em; } td:last-child, th:last-child { padding-right: 0; }
+td:first-child { font-weight: 550; } th.number, td.number { text-align: right; }
+td small { display: block; color: var(--soft); font-size: .8125rem; }
+td strong { color: var(--accent); font-weight: 650; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 28px 40px; margin: 18px 0; }
+figure { margin: 0; max-width: 560px; } figure svg { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: .8125rem; line-height: 1.45; margin-top: 6px; }
+.strips { display: grid; gap: 6px; } .strips div { display: flex; align-items: center; gap: 12px; }
+.strips img { width: calc(100% - 60px); max-width: 480px; image-rendering: pixelated; border: 1px solid var(--line); }
+.strips span { font-size: .8125rem; color: var(--soft); font-variant-numeric: tabular-nums; width: 48px; }
+pre { background: var(--wash); padding: 12px 14px; overflow-x: auto; font: .8125rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
+details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
+@media (max-width: 600px) { main { padding: 28px 16px 64px; } h2 { margin-top: 44px; } }
+@media print { main { padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
+"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `kind` is "", "over" (a line above the title) or "note" (small print)."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, in plain sentences."""
+
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text, or (value, detail) where the detail stands below in small print. `numbers` are the columns
+    aligned to the right, `long` those that wrap, `strong` the column whose cells starting with a word of `accent`
+    stand out."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | tuple[str, str]]]
+    numbers: Sequence[int] = ()
+    long: Sequence[int] = ()
+    accent: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """SVG elements with one caption each."""
+
+    pictures: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Rows of pixels (PNG data URIs), each with a short label, under one caption."""
+
+    caption: str
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Code:
+    text: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks folded under a summary."""
+
+    summary: str
+    blocks: Sequence["Block"] = field(default_factory=list)
+
+
+Block = Heading | Text | Finding | Table | Figures | Strips | Code | Details
+
+
+def html(title: str, blocks: Sequence[Block]) -> str:
+    """The page, with everything it needs inside."""
+    body = "\n".join(_html(b) for b in blocks)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """The same in Markdown; of figures only the captions."""
+    return "\n\n".join(filter(None, (_markdown(b) for b in blocks))) + "\n"
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{escape(text)}</h{level}>"
+        case Text(text, kind):
+            return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+        case Finding(sentences):
+            return '<div class="lead">' + "".join(f"<p>{escape(s)}</p>" for s in sentences) + "</div>"
+        case Table():
+            return _html_table(block)
+        case Figures(pictures):
+            figures = "".join(f"<figure>{svg}<figcaption>{escape(c)}</figcaption></figure>" for svg, c in pictures)
+            return f'<div class="figures">{figures}</div>' if pictures else ""
+        case Strips(caption, rows):
+            strips = "".join(f'<div><span>{escape(t)}</span><img alt="" src="{uri}"></div>' for t, uri in rows)
+            return f'<figure><div class="strips">{strips}</div><figcaption>{escape(caption)}</figcaption></figure>'
+        case Code(text):
+            return f"<pre>{escape(text)}</pre>"
+        case Details(summary, blocks):
+            return f"<details><summary>{escape(summary)}</summary>" + "\n".join(map(_html, blocks)) + "</details>"
+
+
+def _html_table(table: Table) -> str:
+    def kind(column: int) -> str:
+        names = ["number"] * (column in table.numbers) + ["long"] * (column in table.long)
+        return f' class="{" ".join(names)}"' if names else ""
+
+    def content(cell: str | tuple[str, str]) -> str:
+        if isinstance(cell, tuple):
+            return f"{escape(cell[0])}<small>{escape(cell[1])}</small>" if cell[1] else escape(cell[0])
+        return f"<strong>{escape(cell)}</strong>" if cell.startswith(tuple(table.accent)) else escape(cell)
+
+    head = "".join(f"<th{kind(i)}>{escape(h)}</th>" for i, h in enumerate(table.header))
+    rows = "".join(
+        "<tr>" + "".join(f"<td{kind(i)}>{content(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in table.rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {text}"
+        case Text(text, _):
+            return text
+        case Finding(sentences):
+            return "\n>\n".join(f"> {s}" for s in sentences)
+        case Table(header, rows, right):
+            line = ["---:" if i in right else "---" for i in range(len(header))]
+            cells = [[" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in row] for row in rows]
+            lines = [list(header), line, *cells]
+            return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
+        case Figures(pictures):
+            return "\n".join(f"*Figure (in the HTML report): {caption}*" for _, caption in pictures)
+        case Strips(caption, _):
+            return f"*Pictures (in the HTML report): {caption}*"
+        case Code(text):
+            return f"```\n{text}\n```"
+        case Details(summary, blocks):
+            return "\n\n".join([f"**{summary}**", *map(_markdown, blocks)])

@@ -1,0 +1,82 @@
+"""Curves of loss against the logarithm of tokens: smoothing, and where they first cross a loss."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BANDWIDTH = 0.55
+"""Half-width of the LOESS window in ln tokens."""
+LEAST = 6
+"""Evaluations that a window holds at least; it is widened until it does."""
+FINE = 512
+"""Points of the grid, even in ln tokens, on which a smoothed curve is kept."""
+
+
+def loess(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Local quadratic regression of y (n,) on x (n,) with tricube weights, read at `at` (m,); n at least LEAST.
+
+    Cleveland, W. S. (1979), "Robust locally weighted regression and smoothing scatterplots", without the robustness
+    iterations: noise of an evaluation is close to normal.
+    """
+    distance = np.abs(at[:, None] - x)
+    width = np.maximum(BANDWIDTH, np.sort(distance, axis=1)[:, LEAST - 1] * (1 + 1e-4))
+    weight = np.clip(1 - (distance / width[:, None]) ** 3, 0, None) ** 3
+    offset = x - at[:, None]
+    design = np.stack([np.ones_like(offset), offset, offset**2], axis=2)
+    weighted = design * weight[:, :, None]
+    # The ridge only keeps a window whose weights all but vanish solvable; it moves no estimate visibly.
+    normal = np.einsum("mni,mnj->mij", weighted, design) + 1e-10 * np.eye(3)
+    return np.linalg.solve(normal, np.einsum("mni,n->mi", weighted, y)[:, :, None])[:, 0, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A smoothed validation curve: `x` ln tokens, ascending and even, and `loss` in nats there."""
+
+    x: np.ndarray
+    loss: np.ndarray
+
+    @cached_property
+    def end(self) -> float:
+        """ln tokens of the last evaluation."""
+        return float(self.x[-1])
+
+    @cached_property
+    def final(self) -> float:
+        """Smoothed loss (nats) at the last evaluation."""
+        return float(self.loss[-1])
+
+    def at(self, x: np.ndarray | float) -> np.ndarray:
+        """Loss (nats) at ln tokens `x`; NaN outside the measured range (give or take rounding)."""
+        tolerance = 1e-9
+        inside = (np.asarray(x) >= self.x[0] - tolerance) & (np.asarray(x) <= self.x[-1] + tolerance)
+        return np.where(inside, np.interp(x, self.x, self.loss), np.nan)
+
+    def first_crossing(self, target: float) -> tuple[float, bool]:
+        """ln tokens at which the loss first is at or below `target`, and whether it already was at the first
+        evaluation (then the crossing lies before it, unseen). (NaN, False) if never."""
+        below = self.loss <= target
+        if not below.any():
+            return float("nan"), False
+        i = int(below.argmax())
+        if i == 0:
+            return float(self.x[0]), True
+        share = (self.loss[i - 1] - target) / (self.loss[i - 1] - self.loss[i])
+        return float(self.x[i - 1] + share * (self.x[i] - self.x[i - 1])), False
+
+
+def smooth(tokens: np.ndarray, loss: np.ndarray) -> Curve | None:
+    """The smoothed curve of evaluations at `tokens` (n,) with `loss` nats (n,).
+
+    The evaluation before the first step has no logarithm and is left out; evaluations at equal tokens are averaged;
+    None if fewer than LEAST finite ones remain.
+    """
+    tokens, loss = np.asarray(tokens, float), np.asarray(loss, float)
+    keep = (tokens > 0) & np.isfinite(loss)
+    distinct, inverse = np.unique(tokens[keep], return_inverse=True)
+    if len(distinct) < LEAST:
+        return None
+    x, y = np.log(distinct), np.bincount(inverse, loss[keep]) / np.bincount(inverse)
+    fine = np.linspace(x[0], x[-1], FINE)
+    return Curve(fine, loess(x, y, fine))

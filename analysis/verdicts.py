@@ -1,0 +1,115 @@
+"""The decision rule, fixed before the data: what may be said about a cell, and why, in one sentence."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis import numbers
+
+LEAST_PAIRS = 4
+ALPHA = 0.05
+
+
+class Verdict(NamedTuple):
+    """What may be said about a cell, and why."""
+
+    verdict: str
+    reason: str
+
+
+def decide(effect: Mapping[str, Any], learned: str, sesoi: float, baseline: str, name: str) -> Verdict:
+    """The verdict on one row of `effects`.
+
+    `learned` is the learned check of the arm's first stage ("yes", "no", "one run", or "" where it has none), `sesoi`
+    the smallest speedup of interest, registered with the study; `baseline` and `name` are what the sentence calls
+    the two sides. In order: too few pairs carry no verdict; excess divergence caps at inconclusive; *supported* needs
+    the adjusted p below 5 %, a speedup of at least `sesoi` and a learned first stage; *contradicted* that a speedup of
+    `sesoi` is excluded; one cosine horizon caps both at *indicative*.
+    """
+    n, speedup = int(effect["n_pairs"]), float(effect["speedup"])
+    if n < LEAST_PAIRS:
+        pairs = "1 pair" if n == 1 else f"{n} pairs"
+        return Verdict(f"no verdict ({pairs}, {LEAST_PAIRS} needed)", _too_few(effect, baseline, name))
+    if effect["n_diverged_treated"] > effect["n_diverged_baseline"]:
+        text = (
+            f"{name} diverged in {effect['n_diverged_treated']} runs and {baseline} in {effect['n_diverged_baseline']}"
+        )
+        return Verdict("inconclusive", f"{text}: the pairs that are left are a selection.")
+
+    better = effect["p_adj"] < ALPHA and speedup > 1
+    excluded = effect["p_sesoi_adj"] < ALPHA and speedup < sesoi
+    worse = effect["p_adj"] < ALPHA and speedup < 1
+    what = _what(effect, baseline, name) + _aside(effect)
+    one_cosine = not set(str(effect["schedule_kind"]).split(" / ")) <= {"wsd"}
+    if better and speedup >= sesoi:
+        if learned == "no":
+            return Verdict("inconclusive", f"{what}, but its first stage was not learned, so something else did it.")
+        return Verdict("indicative: faster" if one_cosine else "supported", f"{what}: it helps{_net(effect)}.")
+    if excluded:
+        unlearned = ", though its first stage was not learned" if learned == "no" else ""
+        if worse:
+            return Verdict("indicative: slower" if one_cosine else "contradicted", f"{what}: it hurts{unlearned}.")
+        below = f"a speedup of {sesoi:.2f} is excluded{unlearned}"
+        # Decay pulls every crossing towards the end of the run, and so a speedup above 1 towards 1: on one horizon
+        # even a warmup-stable-decay run can show that there is a gain, or a loss, but not that there is none.
+        return Verdict("indicative: no gain", f"{what}: {below} on this horizon.")
+    if better:
+        return Verdict("inconclusive", f"{what}: a gain, but less than the {sesoi:.2f} that the study set out to find.")
+    low, high = effect["speedup_lo"], effect["speedup_hi"]
+    return Verdict("inconclusive", f"{what}: the interval {numbers.between(low, high)} leaves the question open.")
+
+
+def verdicts(effects: pd.DataFrame, learned: pd.DataFrame, plan: Mapping[str, Any], labels: list[str]) -> pd.DataFrame:
+    """One row per row of `effects`, in its order: label, learned, verdict, reason; `labels` name the cells."""
+    axes = list(effects.columns[1 : effects.columns.get_loc("n_planned")])
+    checked: dict[tuple[str, ...], list[str]] = {}
+    for _, row in learned.iterrows():
+        checked.setdefault(_key(row, axes), []).append(row["learned"])
+    rows = []
+    for (_, effect), label in zip(effects.iterrows(), labels, strict=True):
+        outcome = worst(checked.get(_key(effect, axes), []))
+        verdict = decide(effect, outcome, float(plan.get("sesoi", 1.05)), plan["baseline"], label)
+        rows.append({"label": label, "learned": outcome, **verdict._asdict()})
+    return pd.DataFrame(rows, columns=["label", "learned", "verdict", "reason"])
+
+
+def worst(outcomes: list[str]) -> str:
+    """The learned check of several stages is that of the worst; "" where there is none."""
+    return next((o for o in ("no", "one run", "yes") if o in outcomes), "")
+
+
+def _key(row: pd.Series, axes: list[str]) -> tuple[str, ...]:
+    return (row["arm"], *(str(row[a]) for a in axes))
+
+
+def _what(effect: Mapping[str, Any], baseline: str, name: str) -> str:
+    """The effect in words: "At 0.6M text tokens nca needs 1.8 times the text of scratch"."""
+    speedup = float(effect["speedup"])
+    start = f"At {numbers.tokens(effect['text_tokens'])} text tokens {name}"
+    if abs(math.log(speedup)) < 0.005:
+        return f"{start} needs as much text as {baseline}"
+    if speedup < 1:
+        return f"{start} needs {1 / speedup:.2f} times the text of {baseline}"
+    return f"{start} needs {100 / speedup:.0f} % of the text of {baseline}"
+
+
+def _net(effect: Mapping[str, Any]) -> str:
+    net, before = effect["net_speedup_tokens"], effect["syn_tokens"]
+    if not before or math.isnan(net):
+        return ""
+    verb = "still saves tokens" if net > 1 else "saves none"
+    return f", and with the {numbers.tokens(before)} tokens before it counted it {verb} ({numbers.times(net)})"
+
+
+def _aside(effect: Mapping[str, Any]) -> str:
+    if effect["gap_kind"] != "own ends":
+        return ""
+    return f" (its own budget is {numbers.tokens(effect['treated_text_tokens'])}: ends of two schedules are compared)"
+
+
+def _too_few(effect: Mapping[str, Any], baseline: str, name: str) -> str:
+    if math.isnan(effect["speedup"]):
+        return f"No pair of {name} and {baseline} can be read yet: runs are missing, diverged or hardly evaluated."
+    return f"{_what(effect, baseline, name)}{_aside(effect)} so far; that is too few pairs to tell from chance."
