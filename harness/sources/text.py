@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,8 @@ def _keep_path_apart(value: Any, name: str, path: str) -> None:
     """Move a path given as `name` to the field `path`, and leave HERE."""
     given = getattr(value, name)
     if given is not None and given.startswith(("/", "./", "../", "~")):
+        other = getattr(value, path)
+        require(other is None, f"{type(value).__name__}.{path}", other, f"{name} is a path already; give one of them")
         object.__setattr__(value, path, given)
         object.__setattr__(value, name, HERE)
     elif given == HERE:
@@ -66,7 +69,11 @@ class BPE:
     def __post_init__(self) -> None:
         require(257 <= self.vocab <= 2**31, "BPE.vocab", self.vocab, "use 257 (256 bytes and end-of-text) to 2**31")
 
-    def resolved(self) -> Self:
+    @property
+    def unresolved(self) -> bool:
+        return False
+
+    def resolved(self, network: bool = True) -> Self:
         return self
 
 
@@ -90,9 +97,16 @@ class Pretrained:
         require(1 <= self.vocab <= 2**31, "Pretrained.vocab", self.vocab, "use the number of ids of the tokenizer")
         _keep_path_apart(self, "name", "path")
 
-    def resolved(self) -> Self:
-        """The same tokenizer with its commit on the hub, or the content hash of its file, filled in."""
+    @property
+    def unresolved(self) -> bool:
+        """Whether the commit on the hub is still open."""
+        return self.path is None and not _is_commit(self.revision)
+
+    def resolved(self, network: bool = True) -> Self:
+        """The same tokenizer with the content hash of its file or, with `network`, its commit on the hub filled in."""
         if self.path is None:
+            if not (network and self.unresolved):
+                return self
             return replace(self, revision=_commit("model", self.name, self.revision, "Pretrained.name"))
         return replace(self, content=self.content or _sha256(self._file()), path=os.path.abspath(self.path))
 
@@ -199,19 +213,24 @@ class Text:
         """The reader of the token shards in the directory `artifact`."""
         return TokenReader(artifact)
 
-    def resolved(self) -> Self:
-        """The same text with its identity filled in: the content hash of local text, or the commit of a dataset.
+    @property
+    def unresolved(self) -> bool:
+        """Whether a commit on the hub, of the dataset or of the tokenizer, is still open."""
+        return self.tokenizer.unresolved or (self.files is None and not _is_commit(self.revision))
+
+    def resolved(self, network: bool = True) -> Self:
+        """The same text with its identity filled in: the content hash of local text or, with `network`, the commit of
+        a dataset, and the same for the tokenizer.
 
         What has its identity already is taken as it is, without a look at files or network. Raises InputError for
         files that are missing, empty or not text, tables without the column, a dataset that cannot be had.
         """
-        text = replace(self, tokenizer=self.tokenizer.resolved())
+        text = replace(self, tokenizer=self.tokenizer.resolved(network))
         if text.files is None:
-            assert text.dataset is not None
-            commit = _commit("dataset", text.dataset, text.revision, "Text.dataset")
-            if commit == text.revision:
+            if not network or _is_commit(text.revision):
                 return text
-            text = replace(text, revision=commit)
+            assert text.dataset is not None
+            text = replace(text, revision=_commit("dataset", text.dataset, text.revision, "Text.dataset"))
             _stream(text)
             return text
         if text.files != STDLIB:
@@ -222,9 +241,9 @@ class Text:
         content = _content(files)
         if text.dataset == HERE:
             _stream(text)
-        elif any(f.suffix in TABLE_SUFFIXES for f in files):
-            for f in files:
-                next(_texts(text, f), None)
+        elif tables := [f for f in files if f.suffix in TABLE_SUFFIXES]:
+            for table in tables:
+                next(_texts(text, table), None)
         else:
             names = [f.name for f in _shuffled(files)][: text.documents]
             _check_splits(text, {split: sum(_split(text, n) == split for n in names) for split in SPLITS})
@@ -378,11 +397,13 @@ def _cell(text: Text, row: dict[str, Any], where: str) -> Iterator[Document]:
 # ---- where text lies: the hub ------------------------------------------------------------------------------------
 
 
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
 @functools.lru_cache(maxsize=1024)
 def _commit(kind: str, name: str, revision: str | None, field: str) -> str:
     """The commit hash of `revision` (a branch, a tag, None for the default branch) of a repository on the hub."""
-    if revision is not None and len(revision) == 40 and not set(revision) - set("0123456789abcdef"):
-        return revision
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -409,6 +430,7 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
+@functools.lru_cache(maxsize=32)
 def _stream(text: Text) -> Any:
     """The streaming `datasets.IterableDataset` of a hub or local dataset; InputError if it cannot be had."""
     import datasets
