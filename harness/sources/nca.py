@@ -32,6 +32,8 @@ CHUNK = 512
 """Simulations rolled out at a time: bounds memory, changes no result."""
 BREADTH = 64
 """Candidates tried for all sequences of a chunk together before the stragglers are followed one by one."""
+RULE, RUN, ENTRY = 1, 2, 3
+"""What a sequence's random numbers are for: its own rules, or, with a bank, its start and noise and its entry."""
 
 
 class Rules(NamedTuple):
@@ -67,10 +69,10 @@ class Rules(NamedTuple):
 
 
 def neighbours(grid: int) -> Any:
-    """int64 (9, grid * grid): the flat cell at every place of the 3x3 kernel around each cell of a periodic grid."""
-    cell = np.arange(grid)
+    """uint32 (9, grid * grid): the flat cell at every place of the 3x3 kernel around each cell of a periodic grid."""
+    cell = np.arange(grid * grid).reshape(grid, grid)
     places = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    return np.stack([(((cell + dy) % grid)[:, None] * grid + (cell + dx) % grid).ravel() for dy, dx in places])
+    return np.stack([np.roll(cell, (-dy, -dx), (0, 1)).ravel() for dy, dx in places]).astype(np.uint32)
 
 
 def logits(rules: Rules, state: Any, identity_bias: float = 0.0) -> Any:
@@ -123,7 +125,7 @@ def rollout_numpy(
     noise_keys: Any = None,
     identity_bias: float = 0.0,
 ) -> Any:
-    """As `rollout`, in elementwise NumPy: the definition, and the fallback where numba cannot be imported."""
+    """As `rollout`, in elementwise NumPy: the definition, and the fallback where numba cannot be used."""
     n, grid = state.shape[:2]
     draws = grid * grid * rules.states
     states = np.empty((n, steps + 1, grid, grid), np.uint8)
@@ -155,7 +157,7 @@ def rollout(
     out = np.empty((n, steps + 1, grid * grid), np.uint8)
     out[:, 0] = state.reshape(n, -1)
     compiled(
-        rules.table().reshape(n, -1, CONV),
+        rules.table(),
         *(np.ascontiguousarray(a, np.float32) for a in rules[1:4]),
         np.ascontiguousarray(rules.dense2_kernel.transpose(0, 2, 1), np.float32),
         np.ascontiguousarray(rules.dense2_bias, np.float32),
@@ -172,8 +174,8 @@ def rollout(
 def _kernel() -> Callable[..., None] | None:
     try:
         from harness.sources import nca_kernel
-    except ImportError as error:
-        warnings.warn(f"numba cannot be imported ({error}): NCA rollouts run in NumPy, many times slower", stacklevel=3)
+    except (ImportError, RuntimeError) as error:  # numba raises the latter where no directory can hold its cache
+        warnings.warn(f"numba cannot be used ({error}): NCA rollouts run in NumPy, 20 times slower", stacklevel=3)
         return None
     return nca_kernel.rollout
 
@@ -181,22 +183,11 @@ def _kernel() -> Callable[..., None] | None:
 def patch_tokens(states: Any, alphabet: int, patch: int) -> Any:
     """int32 (..., patches) of `states` (..., grid, grid): patches in raster order, each read as a number in base
     `alphabet` whose least significant digit is its first cell in raster order."""
-    *lead, grid, _ = states.shape
-    side = grid // patch
-    cells = states.reshape(*lead, side, patch, side, patch).swapaxes(-3, -2).reshape(*lead, side * side, patch * patch)
-    tokens = np.zeros(cells.shape[:-1], np.int32)
+    side = states.shape[-1] // patch
+    tokens = np.zeros((*states.shape[:-2], side, side), np.int32)
     for k in range(patch * patch):
-        tokens += cells[..., k] * np.int32(alphabet**k)
-    return tokens
-
-
-def unpatch(tokens: Any, alphabet: int, patch: int) -> Any:
-    """uint8 (..., grid, grid): the inverse of `patch_tokens`."""
-    *lead, patches = tokens.shape
-    side = math.isqrt(patches)
-    cells = (tokens[..., None] // alphabet ** np.arange(patch * patch) % alphabet).astype(np.uint8)
-    cells = cells.reshape(*lead, side, side, patch, patch).swapaxes(-3, -2)
-    return cells.reshape(*lead, side * patch, side * patch)
+        tokens += states[..., k // patch :: patch, k % patch :: patch] * np.int32(alphabet**k)
+    return tokens.reshape(*tokens.shape[:-2], side * side)
 
 
 def framed(patches: Any, alphabet: int, patch: int) -> Any:
@@ -260,12 +251,11 @@ def replay(
     rolled out too, but not returned. Raises InputError if shapes and settings do not fit.
     """
     n, grid = state.shape[:2]
-    settings = NCA(
-        rules.states, grid, patch, temperature, burn_in=burn_in, stride=stride, identity_bias=identity_bias
-    )
-    require(rules.conv_kernel.shape == (n, 3, 3, rules.states + 2, CONV), "Rules.conv_kernel",
-            rules.conv_kernel.shape, f"want (n, 3, 3, states + 2, {CONV}) for n = {n}, states = {rules.states}")  # fmt: skip
+    settings = NCA(rules.states, grid, patch, temperature, burn_in=burn_in, stride=stride, identity_bias=identity_bias)
+    kernel = (n, 3, 3, rules.states + 2, CONV)
+    require(rules.conv_kernel.shape == kernel, "Rules.conv_kernel", rules.conv_kernel.shape, f"want {kernel}")
     require(int(state.max()) < rules.states, "state", int(state.max()), f"cells lie in 0 .. {rules.states - 1}")
+    require(temperature == 0 or noise_keys is not None, "noise_keys", noise_keys, "give n uint64 keys to sample with")
     last = max(steps, settings.time(settings.frames_for(context) - 1), settings.time(SCORE_FRAMES - 1))
     states = rollout(rules, state, last, temperature, noise_keys, identity_bias)
     patches = patch_tokens(states[:, burn_in::stride], rules.states, patch)
@@ -376,14 +366,12 @@ class NCA:
         cell = 9 * CONV + 2 * CONV * HIDDEN + 2 * HIDDEN * self.states
         return self.time(self.frames_for(context) - 1) * self.grid**2 * cell / context
 
-    def resolved(self) -> Self:
+    def resolved(self, network: bool = True) -> Self:
+        """Itself: the settings are all of its identity."""
         return self
 
     def open(self, artifact: Any = None) -> "NCASequences":
         return NCASequences(self)
-
-
-RULE, BANKED, ENTRY = 1, 2, 3  # what a sequence's random numbers are for
 
 
 class NCASequences:
@@ -442,7 +430,7 @@ class NCASequences:
         missing = np.array([e for e in np.unique(entry) if int(e) not in bank], np.int64)
         for rows in _chunks(len(missing)):
             bank.update(zip(missing[rows].tolist(), self._accepted(seed, missing[rows]).tolist(), strict=True))
-        return np.array([bank[int(e)] for e in entry], np.uint64), rng.keys(index, seed, BANKED)
+        return np.array([bank[int(e)] for e in entry], np.uint64), rng.keys(index, seed, RUN)
 
     def _accepted(self, seed: int, index: Any) -> Any:
         """uint64 (n,): for every index the first of its trials that the band accepts."""
@@ -487,9 +475,9 @@ class NCASequences:
         """uint8 (n, steps + 1, grid, grid): the rule of trials `rule`, from the start and with the noise of `run`."""
         s = self.source
         keys = rng.words(run, 3)
+        rules = draw_rules(rng.words(rule, 1)[:, 0], s.states)
         start = draw_start(keys[:, 1], s.states, s.grid, s.start)
-        return rollout(draw_rules(rng.words(rule, 1)[:, 0], s.states), start, steps, s.temperature, keys[:, 2],
-                       s.identity_bias)  # fmt: skip
+        return rollout(rules, start, steps, s.temperature, keys[:, 2], s.identity_bias)
 
 
 def draw_rules(key: Any, states: int) -> Rules:

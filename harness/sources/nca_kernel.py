@@ -14,7 +14,8 @@ TILE = 64
 CONV, HIDDEN = 4, 16  # channels, as in nca.py; numba freezes globals into constants, which unrolls the loops over them
 GAMMA, MIX1, MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 S12, S27, S30, S31 = np.uint64(12), np.uint64(27), np.uint64(30), np.uint64(31)
-SPAN = 41.0  # the largest Gumbel draw of 52 bits less the smallest is 40.4: a state further behind cannot win
+# The largest Gumbel draw of 52 bits lies 40.4 above the smallest: a state further behind cannot win, and needs no draw.
+REACH, ROUNDING = np.float32(41), np.float32(1e-6)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -29,17 +30,12 @@ def gumbel(key: np.uint64, position: int) -> np.float32:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sample(logits: Any, i: int, states: int, temperature: np.float32, key: np.uint64, position: int) -> int:
-    """argmax(logits / temperature + noise) of cell `i` of a tile; noise is drawn only for states that could win."""
-    top = logits[i] / temperature
-    for c in range(1, states):
-        top = max(top, logits[c * TILE + i] / temperature)
-    reach = np.float32(SPAN) + abs(top) * np.float32(1e-6)  # and what rounding the sum may move
+def sample(logits: Any, i: int, floor: np.float32, temperature: np.float32, key: np.uint64, position: int) -> int:
+    """argmax(logits / temperature + noise) of cell `i` of a tile, over the states whose logit is at least `floor`."""
     best, chosen = np.float32(-np.inf), 0
-    for c in range(states):
-        value = logits[c * TILE + i] / temperature
-        if top - value <= reach:
-            value = value + gumbel(key, position + c)
+    for c in range(logits.size // TILE):
+        if logits[c * TILE + i] >= floor:
+            value = logits[c * TILE + i] / temperature + gumbel(key, position + c)
             if value > best:
                 best, chosen = value, c
     return chosen
@@ -61,14 +57,15 @@ def rollout(
 ) -> None:
     """Fill out[:, 1:] from out[:, 0]; `out` uint8 (n, steps + 1, cells), shapes of the rest as in `nca.rollout`.
 
-    table (n, 9 * states, 4), weight1 (n, 4, 16), weight2 (n, states, 16) (transposed), near (9, cells) the neighbour
-    of every cell at the nine places of the kernel.
+    table (n, 9, states, 4), weight1 (n, 4, 16), weight2 (n, states, 16) (transposed), near (9, cells) the neighbour of
+    every cell at the nine places of the kernel, unsigned: a signed index costs a check for negative ones.
     """
     cells, states = out.shape[2], weight2.shape[1]
     conv = np.empty(CONV * TILE, np.float32)
     hidden = np.empty(HIDDEN * TILE, np.float32)
     logits = np.empty(states * TILE, np.float32)
     best = np.empty(TILE, np.float32)
+    second = np.empty(TILE, np.float32)
     chosen = np.empty(TILE, np.int32)
     for r in range(out.shape[0]):
         tab, w1, w2 = table[r], weight1[r], weight2[r]
@@ -79,11 +76,11 @@ def rollout(
                 for i in range(size):
                     x0, x1, x2, x3 = bias0[r, 0], bias0[r, 1], bias0[r, 2], bias0[r, 3]
                     for k in range(9):
-                        row = k * states + now[near[k, first + i]]
-                        x0 += tab[row, 0]
-                        x1 += tab[row, 1]
-                        x2 += tab[row, 2]
-                        x3 += tab[row, 3]
+                        cell = now[near[k, first + i]]
+                        x0 += tab[k, cell, 0]
+                        x1 += tab[k, cell, 1]
+                        x2 += tab[k, cell, 2]
+                        x3 += tab[k, cell, 3]
                     conv[i], conv[TILE + i], conv[2 * TILE + i], conv[3 * TILE + i] = x0, x1, x2, x3
                 for j in range(HIDDEN):
                     b, v0, v1, v2, v3 = bias1[r, j], w1[0, j], w1[1, j], w1[2, j], w1[3, j]
@@ -92,7 +89,7 @@ def rollout(
                         x = x + conv[TILE + i] * v1
                         x = x + conv[2 * TILE + i] * v2
                         x = x + conv[3 * TILE + i] * v3
-                        hidden[j * TILE + i] = x if x > np.float32(0) else np.float32(0)
+                        hidden[j * TILE + i] = max(x, np.float32(0))
                 for c in range(states):
                     b = bias2[r, c]
                     for i in range(size):
@@ -103,17 +100,19 @@ def rollout(
                 if identity_bias != 0:
                     for i in range(size):
                         logits[now[first + i] * TILE + i] += identity_bias
+                for i in range(size):
+                    best[i], second[i], chosen[i] = logits[i], -np.inf, 0
+                for c in range(1, states):
+                    for i in range(size):
+                        x = logits[c * TILE + i]
+                        second[i] = max(second[i], min(x, best[i]))
+                        if x > best[i]:
+                            best[i], chosen[i] = x, c
                 if temperature > 0:
                     for i in range(size):
-                        position = (t * cells + first + i) * states
-                        out[r, t + 1, first + i] = sample(logits, i, states, temperature, keys[r], position)
-                else:
-                    for i in range(size):
-                        best[i], chosen[i] = logits[i], 0
-                    for c in range(1, states):
-                        for i in range(size):
-                            x = logits[c * TILE + i]
-                            if x > best[i]:
-                                best[i], chosen[i] = x, c
-                    for i in range(size):
-                        out[r, t + 1, first + i] = chosen[i]
+                        floor = best[i] - REACH * temperature - abs(best[i]) * ROUNDING
+                        if second[i] >= floor:
+                            position = (t * cells + first + i) * states
+                            chosen[i] = sample(logits, i, floor, temperature, keys[r], position)
+                for i in range(size):
+                    out[r, t + 1, first + i] = chosen[i]

@@ -1,6 +1,6 @@
 """A control: the tokens of another source with their structure in space or in time destroyed, their counts kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from harness.specs import Sequences, Source
 
 @dataclass(frozen=True)
 class Shuffled:
-    """`source`, a source with frames, in pseudorandom order: `what` = "tokens" permutes the patch tokens of every
+    """`source`, a generated source with frames, in pseudorandom order: `what` = "tokens" permutes the patch tokens of every
     frame by a permutation of its own (delimiters stay in place), "frames" the frames of a sequence in time.
 
     Vocabulary, frame length and the positions that are supervised stay those of `source`. Sequence i stays a pure
@@ -21,6 +21,7 @@ class Shuffled:
     """
 
     version: ClassVar[int] = 1
+    stored: ClassVar[bool] = False
 
     source: Source
     what: Literal["tokens", "frames"] = "tokens"
@@ -28,15 +29,11 @@ class Shuffled:
     def __post_init__(self) -> None:
         require(self.what in ("tokens", "frames"), "Shuffled.what", self.what, "use 'tokens' or 'frames'")
         require(
-            self.source.frame_tokens is not None,
+            self.source.frame_tokens is not None and not self.source.stored,
             "Shuffled.source",
             type(self.source).__name__,
-            "has no frames to shuffle; use a source of grids, such as NCA",
+            "has no frames to shuffle; use a generated source of grids, such as NCA",
         )
-
-    @property
-    def stored(self) -> bool:
-        return self.source.stored
 
     @property
     def vocab_size(self) -> int:
@@ -51,11 +48,11 @@ class Shuffled:
         """FLOPs of generation a kept token: those of `source`, 0 where it states none."""
         return getattr(self.source, "flops_per_token", lambda context: 0.0)(context)
 
-    def resolved(self) -> Self:
-        return type(self)(self.source.resolved(), self.what)
+    def resolved(self, network: bool = True) -> Self:
+        return replace(self, source=self.source.resolved(network))
 
     def open(self, artifact: Any = None) -> "ShuffledSequences":
-        return ShuffledSequences(self, self.source.open(artifact))
+        return ShuffledSequences(self, self.source.open())
 
 
 class ShuffledSequences:
