@@ -66,10 +66,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def make_plan(args: argparse.Namespace, network: bool) -> tuple[plans.Plan, Store, dict[str, str]]:
+def make_plan(args: argparse.Namespace, network: bool) -> tuple[plans.Plan, Store, plans.Revisions]:
     study, store = space.load(args.target), Store(args.store.resolve())
-    pinned = plans.registered_revisions(study, store)
-    return plans.make(study, network, pinned), store, pinned
+    revisions = plans.registered_revisions(study, store)
+    return plans.make(study, network, revisions), store, revisions
 
 
 def plan_command(args: argparse.Namespace) -> int:
@@ -134,7 +134,7 @@ def run_command(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def compute(plan: plans.Plan, store: Store, revisions: dict[str, str], args: argparse.Namespace) -> int:
+def compute(plan: plans.Plan, store: Store, revisions: plans.Revisions, args: argparse.Namespace) -> int:
     """Run the plan on Ray; the number of stages that failed or were blocked."""
     from harness.cluster import sweep
 
@@ -151,7 +151,7 @@ def compute(plan: plans.Plan, store: Store, revisions: dict[str, str], args: arg
     return len(outcome.failed) + len(outcome.blocked)
 
 
-def compute_here(plan: plans.Plan, store: Store, revisions: dict[str, str]) -> int:
+def compute_here(plan: plans.Plan, store: Store, revisions: plans.Revisions) -> int:
     """Run the plan in this process, without Ray."""
     from harness import stages
 

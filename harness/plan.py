@@ -60,17 +60,27 @@ class Plan:
         }
 
 
-def make(study: Study, network: bool = False, pinned: dict[str, str] | None = None) -> Plan:
-    """Work `study` out. Local text is identified by its content; a hub revision is looked up only with `network`, and
-    `pinned` holds those that were looked up before, by the digest of the source that left it open."""
+Revisions = dict[str, dict[str, str]]
+"""Commits that were looked up for a source that left them open, by the digest of that source."""
+
+
+def make(study: Study, network: bool = False, revisions: Revisions | None = None) -> Plan:
+    """Work `study` out. Local text is identified by its content; a hub revision that the study leaves open is taken
+    from `revisions` or, with `network`, looked up and added to them."""
     known: dict[Any, Any] = {}
+    revisions = {} if revisions is None else revisions
 
     def source_of(source: Any) -> Any:
+        if not source.stored:
+            return source  # its settings are all of its identity
         if source not in known:
-            if pinned and (revision := pinned.get(digest(source))):
-                known[source] = replace(source, revision=revision)
-            else:
-                known[source] = source.resolved(network)
+            found = source
+            if source.unresolved and digest(source) in revisions:
+                found = source.with_revisions(revisions[digest(source)])
+            found = found.resolved(network)
+            if source.unresolved and not found.unresolved:
+                revisions[digest(source)] = found.revisions
+            known[source] = found
         return known[source]
 
     def resolve(train: Train) -> Train:
@@ -102,16 +112,16 @@ def distinct_stages(trains: Iterable[Stage]) -> dict[str, Stage]:
 
 def unresolved(plan: Plan) -> dict[str, Stage]:
     """Sources whose revision is still open, by digest."""
-    return {d: s for d, s in plan.stages.items() if getattr(s, "unresolved", False)}
+    return {d: s for d, s in plan.stages.items() if not isinstance(s, Train) and s.unresolved}
 
 
-def register(plan: Plan, store: Store, sources: dict[str, str]) -> None:
+def register(plan: Plan, store: Store, revisions: Revisions) -> None:
     """Write the plan down before anything of it runs. A plan of the same name that says something else is kept beside
-    it under its hash. `sources` are the hub revisions that were looked up."""
+    it under its hash."""
     directory = store.study(plan.study.name)
     directory.mkdir(parents=True, exist_ok=True)
     place = directory / "points.json"
-    data = plan.registered | {"registered": now(), "revisions": sources}
+    data = plan.registered | {"registered": now(), "revisions": revisions}
     if place.exists():
         old = json.loads(place.read_text())
         if old["hash"] == data["hash"]:
@@ -120,7 +130,7 @@ def register(plan: Plan, store: Store, sources: dict[str, str]) -> None:
     write_json(place, data)
 
 
-def registered_revisions(study: Study, store: Store) -> dict[str, str]:
+def registered_revisions(study: Study, store: Store) -> Revisions:
     """Hub revisions that an earlier registration of `study` wrote down."""
     try:
         return json.loads((store.study(study.name) / "points.json").read_text())["revisions"]

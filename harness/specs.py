@@ -34,12 +34,27 @@ class Source(Protocol):
     def frame_tokens(self) -> int | None:
         """Tokens of one frame with its delimiters, or None where sequences have no frames."""
 
+    def open(self, artifact: Any = None) -> "Sequences":
+        """A reader; `artifact` is the stage's directory if `stored`, else None."""
+
+
+class StoredSource(Source, Protocol):
+    """A source that is a stage of its own: it is identified by what lies somewhere else."""
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether something that identifies the source can only be looked up on the network."""
+
     def resolved(self, network: bool = True) -> Self:
         """The same source with everything that identifies it filled in: the hash of local content and, with
         `network`, the commit of a revision that was left open."""
 
-    def open(self, artifact: Any = None) -> "Sequences":
-        """A reader; `artifact` is the stage's directory if `stored`, else None."""
+    @property
+    def revisions(self) -> dict[str, str | None]:
+        """What was looked up on the network, by name, for the study to write down."""
+
+    def with_revisions(self, revisions: dict[str, str | None]) -> Self:
+        """The same source at revisions that were looked up before."""
 
 
 class Sequences(Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness import baselines, environment, loop, resume
 from harness.errors import InputError
+from harness.sources.text import tokenise
 from harness.specs import Sequences, Stage, Train, canonical, digest, parents
 from harness.store import Store, write_json
 from harness.worker import Worker
@@ -102,7 +103,7 @@ def run_here(stage: Stage, store: Store, worker: Worker | None = None) -> dict[s
     """The in-process twin: any stage in this process, without Ray. Returns the manifest."""
     if isinstance(stage, Train):
         return run_train(stage, store, worker or Worker())
-    return run_stored(stage, store, lambda source, directory: source.write(directory), "in_process")
+    return run_stored(stage, store, tokenise, "in_process")
 
 
 def header(stage: Stage, started: datetime.datetime) -> dict[str, Any]:

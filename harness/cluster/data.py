@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from harness.specs import Sequences, Train, digest
+from harness.sources import text
+from harness.specs import Sequences, Train
 from harness.worker import Batch
 
 BLOCK_TOKENS = 2**18
@@ -85,18 +86,22 @@ def configure() -> None:
     context.enable_progress_bars = False
 
 
+class Encode:
+    """An actor that tokenises parts of a text."""
+
+    def __init__(self, source: text.Text, tokenizer: str) -> None:
+        self.source, self.tokenizer = source, tokenizer
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return text.encode(self.source, self.tokenizer, row["part"])
+
+
 def tokenise(source: text.Text, directory: Path, cpus: float) -> dict[str, Any]:
     """Tokenise `source` over the cluster, part by part, and pack it in order into `directory`."""
     configure()
     tokenizer = text.train_tokenizer(source)
-    parts = [{"number": n} for n in range(len(text.parts(source)))]
-    encoded = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
-        Encode,
-        fn_constructor_args=(source, tokenizer),
-        batch_size=None,
-        batch_format="numpy",
-        num_cpus=cpus,
-        compute=ray.data.ActorPoolStrategy(size=1),
+    parts = [{"part": part} for part in text.parts(source)]
+    encoded = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
+        Encode, fn_constructor_args=(source, tokenizer), num_cpus=cpus, compute=ray.data.ActorPoolStrategy(size=1)
     )
-    rows = (row["encoded"] for row in encoded.iter_rows())
-    return text.write(source, tokenizer, (pickle.loads(r) for r in rows), directory)
+    return text.write(source, tokenizer, encoded.iter_rows(), directory)

@@ -1,7 +1,6 @@
 """Ray Train: the loop on the ranks of a TorchTrainer."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import ray.data

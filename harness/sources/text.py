@@ -218,6 +218,18 @@ class Text:
         """Whether a commit on the hub, of the dataset or of the tokenizer, is still open."""
         return self.tokenizer.unresolved or (self.files is None and not _is_commit(self.revision))
 
+    @property
+    def revisions(self) -> dict[str, str | None]:
+        """The commits on the hub that this text names."""
+        return {"dataset": self.revision, "tokenizer": getattr(self.tokenizer, "revision", None)}
+
+    def with_revisions(self, revisions: dict[str, str | None]) -> Self:
+        """The same text at commits that were looked up before."""
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, Pretrained):
+            tokenizer = replace(tokenizer, revision=revisions["tokenizer"])
+        return replace(self, revision=revisions["dataset"], tokenizer=tokenizer)
+
     def resolved(self, network: bool = True) -> Self:
         """The same text with its identity filled in: the content hash of local text or, with `network`, the commit of
         a dataset, and the same for the tokenizer.

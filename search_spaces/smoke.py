@@ -1,0 +1,49 @@
+"""Does pre-pre-training on neural cellular automata speed up learning to model Python source, at a size that a laptop
+trains in minutes, and is it the structure of the weights that helps or only their scale?"""
+
+from ray import tune
+
+from harness.sources.nca import NCA
+from harness.sources.text import BPE, Text
+from harness.space import Study
+from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, Transfer
+
+TEXT = Text.stdlib(tokenizer=BPE(512))
+AUTOMATA = NCA(states=2, grid=8, patch=2, band=(0.08, 0.21))
+MODEL = Llama(depth=3, width=64, heads=4, mlp=160, context=256, init_std=0.05, embed_std=0.075)
+NCA_TOKENS = 400_000
+TEXT_TOKENS = 600_000
+
+
+def recipe(tokens, lr):
+    return Recipe(lr=lr, batch=8, warmup=tokens // 10, final_lr=0.1, weight_decay=0.1)
+
+
+def scratch(seed):
+    return Train(
+        Corpus(TEXT, seed), TEXT_TOKENS, MODEL, recipe(TEXT_TOKENS, 6e-3), seed, Evaluation(points=20, sequences=64)
+    )
+
+
+def warm(seed):
+    return Train(
+        Corpus(AUTOMATA, seed), NCA_TOKENS, MODEL, recipe(NCA_TOKENS, 6e-3), seed, Evaluation(points=12, sequences=64)
+    )
+
+
+def nca(seed):
+    return scratch(seed).after(warm(seed))
+
+
+def permuted(seed):
+    return scratch(seed).after(warm(seed), Transfer(permute=True))
+
+
+
+study = Study(
+    name="smoke",
+    question=__doc__,
+    baseline=scratch,
+    arms=[nca, permuted],
+    over={"seed": tune.grid_search([0, 1, 2])},
+)
