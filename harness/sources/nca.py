@@ -438,7 +438,7 @@ class NCASequences:
         trial = rng.words(key, 1)[:, 0]
         if self.source.band is None:
             return trial
-        pending, tried, accepted = np.arange(len(key)), 0, 0
+        pending, tried = np.arange(len(key)), 0
         for c in range(min(BREADTH, self.source.candidates)):
             trial[pending] = rng.words(key[pending], 1, c)[:, 0]
             tried += len(pending)
