@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -365,10 +365,6 @@ class NCA:
         2 x 4 x 16 + 2 x 16 x states) / context, a multiply-add counted as 2."""
         cell = 9 * CONV + 2 * CONV * HIDDEN + 2 * HIDDEN * self.states
         return self.time(self.frames_for(context) - 1) * self.grid**2 * cell / context
-
-    def resolved(self, network: bool = True) -> Self:
-        """Itself: the settings are all of its identity."""
-        return self
 
     def open(self, artifact: Any = None) -> "NCASequences":
         return NCASequences(self)

@@ -1,7 +1,7 @@
 """A control: the tokens of another source with their structure in space or in time destroyed, their counts kept."""
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -47,9 +47,6 @@ class Shuffled:
     def flops_per_token(self, context: int) -> float:
         """FLOPs of generation a kept token: those of `source`, 0 where it states none."""
         return getattr(self.source, "flops_per_token", lambda context: 0.0)(context)
-
-    def resolved(self, network: bool = True) -> Self:
-        return replace(self, source=self.source.resolved(network))
 
     def open(self, artifact: Any = None) -> "ShuffledSequences":
         return ShuffledSequences(self, self.source.open())
