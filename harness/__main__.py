@@ -21,17 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.command(args)
-    except (InputError, *_analysis_errors()) as e:
+    except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; everything that is done is kept, the same command goes on from here", file=sys.stderr)
         return 130
-
-
-def _analysis_errors() -> tuple[type[Exception], ...]:
-    module = sys.modules.get("analysis.frame")
-    return (module.DataError,) if module else ()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,11 +41,21 @@ def parser() -> argparse.ArgumentParser:
         help="directory of results that every node sees (default: $NCA_STORE, or ./store)",
     )
 
+    reporting = argparse.ArgumentParser(add_help=False)
+    reporting.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="results that `python -m analysis export` wrote, shown beside this study's",
+    )
+
     plan = commands.add_parser("plan", parents=[common], help="show points, stages and cost; starts nothing")
     plan.add_argument("--tflops", type=float, default=400.0, help="TFLOP/s a device sustains, for hours (default 400)")
     plan.set_defaults(command=plan_command)
 
-    run = commands.add_parser("run", parents=[common], help="run what the store lacks, then report")
+    run = commands.add_parser("run", parents=[common, reporting], help="run what the store lacks, then report")
     run.add_argument("--cpus", type=int, help="CPUs of the Ray instance started here (default: all of this machine's)")
     run.add_argument("--workers", type=int, default=1, help="training workers a stage (default 1)")
     run.add_argument("--concurrent", type=int, help="stages at once (default: as many as fit)")
@@ -61,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[common], help="show what is done, running and waiting")
     status.set_defaults(command=status_command)
 
-    report = commands.add_parser("report", parents=[common], help="remake tables and report from the store")
+    report = commands.add_parser("report", parents=[common, reporting], help="remake tables and report from the store")
     report.set_defaults(command=report_command)
     return top
 
@@ -105,7 +110,7 @@ def describe(plan: plans.Plan, done: set[str], tflops: float) -> str:
             f"({si(alone.tokens)} tokens, {si(alone.flops)} FLOPs)"
         )
     for source in plans.unresolved(plan).values():
-        lines.append(f"  open    {source} has no revision yet; `run` looks it up and writes it down")
+        lines.append(f"  open    {source.dataset}: `run` looks the commit of its revision up and writes it down")
     return "\n".join(lines)
 
 
@@ -130,7 +135,7 @@ def run_command(args: argparse.Namespace) -> int:
     else:
         print(describe(plan, set(plan.stages) - set(todo), 400.0))
         failed = compute_here(plan, store, revisions) if args.in_process else compute(plan, store, revisions, args)
-    write_report(plan, store)
+    write_report(plan, store, args.beside)
     return 1 if failed else 0
 
 
@@ -174,18 +179,21 @@ def status_command(args: argparse.Namespace) -> int:
 
 def report_command(args: argparse.Namespace) -> int:
     plan, store, _ = make_plan(args, network=False)
-    write_report(plan, store)
+    write_report(plan, store, args.beside)
     return 0
 
 
-def write_report(plan: plans.Plan, store: Store) -> None:
+def write_report(plan: plans.Plan, store: Store, beside: list[Path]) -> None:
     """Tables and the HTML report, from the store alone; the verdict table to the terminal."""
     import analysis
 
-    results = analysis.from_store(store.root, plan.study.name)
-    print()
-    print(analysis.verdict_table(results))
-    print(f"\nreport: {analysis.write_report(results, store.study(plan.study.name))}")
+    try:
+        out = store.study(plan.study.name)
+        report = analysis.write(store.root, plan.study.name, out, beside)
+        print(f"\n{analysis.verdict_table(analysis.Results.from_store(store.root, plan.study.name))}")
+    except analysis.DataError as e:
+        raise InputError(str(e)) from e
+    print(f"\nreport: {report}")
 
 
 if __name__ == "__main__":

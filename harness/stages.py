@@ -20,6 +20,8 @@ FORMAT = 1
 BASELINE_TOKENS = 2**19
 """Training tokens to which the learned-task baselines are fitted."""
 PICTURES, PICTURE_FRAMES = 6, 24
+ACCEPTANCE_RULES = 2048
+"""Candidates whose scores give the acceptance rate: a standard error of about .01."""
 
 
 def open_reader(spec: Train, store: Store) -> Sequences:
@@ -131,7 +133,7 @@ def describe_generated(spec: Train, reader: Any, attempt: Path) -> dict[str, Any
     """What generation cost and, for sources with pictures, a few of them in `frames.npz`."""
     source = spec.corpus.source
     context = spec.model.context
-    acceptance = reader.acceptance(64) if hasattr(reader, "acceptance") else None
+    acceptance = reader.acceptance(ACCEPTANCE_RULES) if hasattr(reader, "acceptance") else None
     if hasattr(reader, "frames"):
         frames, scores = reader.frames(PICTURES, PICTURE_FRAMES)
         np.savez_compressed(attempt / "frames.npz", frames=frames, scores=scores)

@@ -21,6 +21,8 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the run at once: what is done is published
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no banner of its own; harness.watch shows progress
 
 import ray
 import ray.util.state
@@ -101,6 +103,10 @@ def connect(cpus: int | None = None) -> None:
         # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
         ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
     ray.util.state.list_nodes(timeout=30)
+
+
+def register_spaces() -> None:
+    """Let classes of the loaded search spaces travel to workers, which cannot import the file."""
     for name, module in list(sys.modules.items()):
         if name.startswith(MODULE_PREFIX):
             ray.cloudpickle.register_pickle_by_value(module)
@@ -114,6 +120,7 @@ def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: floa
     searcher = StageSearcher(pending, needs, done)
     if not pending:
         return searcher.outcome
+    register_spaces()
     count = len(pending)
     name = f"{plan.study.name}-{os.getpid()}"
     trial = tune.with_parameters(_trial, stages=plan.stages, store=store, resources=resources, every=checkpoint_every_s)
