@@ -9,6 +9,8 @@ import pandas as pd
 from analysis.frame import axes_of, axis_columns
 from analysis.smoothing import Curve, smooth
 
+SAME_BUDGET = 0.01
+"""Text budgets that differ by less than this share count as equal."""
 DIVERGED_NATS = 0.5
 DIVERGED_EVALUATIONS = 3
 
@@ -59,6 +61,12 @@ class Cell:
     pairs: list[Pair]
     differs_in: str
 
+    @property
+    def same_budget(self) -> bool:
+        """Whether arm and baseline train on equally much text, give or take the flooring to whole steps. If not, one
+        of them is mid-schedule where the other ends, and only the ends can be compared."""
+        return all(abs(t.text_tokens / b.text_tokens - 1) < SAME_BUDGET for _, t, b in self.finished())
+
     def finished(self) -> list[tuple[Any, Run, Run]]:
         """(seed, treated, baseline) of the pairs of which both runs finished."""
         return [(p.seed, p.treated, p.baseline) for p in self.pairs if p.treated and p.baseline]
@@ -97,11 +105,10 @@ def cells(frame: pd.DataFrame, plan: dict[str, Any], stages: dict[str, dict[str,
     return list(found.values())
 
 
-def label(cell: Cell, plan: dict[str, Any]) -> str:
+def label(arm: str, axes: dict[str, Any], plan: dict[str, Any]) -> str:
     """The arm and those axes that take more than one value in the study: "nca, band 0.2-0.3"."""
     varying = {axis for axis in axis_columns(plan) if len({str(axes_of(plan, p)[axis]) for p in plan["points"]}) > 1}
-    shown = [f"{k} {v}" for k, v in cell.axes.items() if v is not None and k in varying]
-    return ", ".join([cell.arm, *shown])
+    return ", ".join([arm, *(f"{k} {v}" for k, v in axes.items() if v is not None and k in varying)])
 
 
 def diverged(loss: np.ndarray) -> bool:

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from analysis import numbers
-from analysis.cells import Cell, Run
-from analysis.frame import DataError, attempt
-from analysis.learned import BASELINES
-from analysis.speedup import gap_curve
+from analysis.cells import Cell, Run, label
+from analysis.frame import DataError, attempt, axis_columns
+from analysis.learned import BASELINES, checked_stages
+from analysis.speedup import gap_curve, speedup_curve
 from analysis.tables import Results
 
 INK = "#333333"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STATES = ("#F4F1EA", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#333333",
+STATES = ("#E9E5DB", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#333333",
           "#8C564B", "#7F7F7F", "#BCBD22", "#17BECF", "#9467BD", "#AEC7E8")  # fmt: skip
 """Colours of automaton states 0, 1, ...; the paper's largest alphabet has 15."""
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "analysis",
     "font.family": "sans-serif",
@@ -75,7 +75,7 @@ def loss_curves(results: Results) -> list[str]:
         groups = [(str(results.plan["baseline"]), INK, list(baselines.values()))]
         groups += [(name, _colour(i), [t for _, t, _ in c.finished()]) for i, (name, c) in enumerate(members)]
         with _figure() as (figure, axes):
-            start = 0.03 * max(r.text_tokens for r in baselines.values())
+            start = 0.05 * max(r.text_tokens for r in baselines.values())
             seen: list[float] = []
             for name, colour, runs in groups:
                 for run in runs:
@@ -99,22 +99,25 @@ def loss_gap(results: Results) -> list[str]:
     arm's own budget differs, since then two schedules are at different places."""
     drawn = []
     for members in panels(results).values():
+        if not any(cell.readable() for _, cell in members):
+            continue
         with _figure() as (figure, axes):
             axes.axhline(0, color=INK, lw=1)
+            bands = []
             for i, (name, cell) in enumerate(members):
                 read = [(b, t) for _, t, b in cell.readable()]
                 if not read:
                     continue
-                gap = gap_curve(read)
+                gap, colour = gap_curve(read), _colour(i)
                 for pair in read:
-                    axes.plot(
-                        gap["tokens"], gap_curve([pair], len(gap))["gap_nats"], color=_colour(i), lw=0.6, alpha=0.45
-                    )
-                same = all(abs(t.text_tokens / b.text_tokens - 1) < 0.01 for _, t, b in cell.finished())
-                axes.plot(gap["tokens"], gap["gap_nats"], color=_colour(i), lw=2, ls="-" if same else "--", label=name)
-                axes.fill_between(
-                    gap["tokens"], gap["gap_nats_lo"], gap["gap_nats_hi"], color=_colour(i), alpha=0.15, lw=0
-                )
+                    alone = gap_curve([pair])
+                    axes.plot(alone["tokens"], alone["gap_nats"], color=colour, lw=0.6, alpha=0.45)
+                line = "-" if cell.same_budget else "--"
+                axes.plot(gap["tokens"], gap["gap_nats"], color=colour, lw=2, ls=line, label=name)
+                bands.append((gap["tokens"], gap["gap_nats_lo"], gap["gap_nats_hi"], colour))
+            axes.set_ylim(axes.get_ylim())  # two pairs give a band that would flatten every line
+            for tokens, low, high, colour in bands:
+                axes.fill_between(tokens, low, high, color=colour, alpha=0.15, lw=0)
             axes.set_ylabel(f"loss of {results.plan['baseline']} minus arm, nats")
             _token_axis(axes)
             axes.legend(loc="best")
@@ -124,9 +127,10 @@ def loss_gap(results: Results) -> list[str]:
 
 def speedup_forest(results: Results) -> str | None:
     """Speedup of every cell with its 95 % interval, gross (filled) and net of the tokens before (open); None if no
-    cell can be read."""
+    cell with the baseline's text budget can be read."""
     effects = results.effects
-    shown = [i for i in range(len(effects)) if math.isfinite(effects["speedup"][i])]
+    comparable = effects["gap_kind"] == "shared budget"
+    shown = [i for i in range(len(effects)) if comparable[i] and math.isfinite(effects["speedup"][i])]
     if not shown:
         return None
     with _figure((SIZE[0], 0.9 + 0.42 * len(shown))) as (figure, axes):
@@ -156,17 +160,44 @@ def speedup_forest(results: Results) -> str | None:
         return _svg(figure)
 
 
+def speedup_by_loss(results: Results) -> list[str]:
+    """S(L), the speedup at every loss on the baseline's way to its final one (right), an SVG a panel, with 95 % bands
+    and the headline's target marked: a line that bends there hangs on the flat tail of a schedule."""
+    drawn = []
+    for members in panels(results).values():
+        read = {name: [(b, t) for _, t, b in cell.readable()] for name, cell in members if cell.same_budget}
+        if not any(read.values()):
+            continue
+        with _figure() as (figure, axes):
+            axes.axhline(1, color=INK, lw=1)
+            for i, (name, _) in enumerate(members):
+                if not read.get(name):
+                    continue
+                curve = speedup_curve(read[name])
+                axes.plot(curve["target_loss_nats"], curve["speedup"], color=_colour(i), lw=2, label=name)
+                axes.plot(curve["target_loss_nats"].iloc[-1], curve["speedup"].iloc[-1], "o", color=_colour(i), ms=5)
+                low, high = axes.get_ylim()
+                bounds = curve["speedup_lo"], curve["speedup_hi"]
+                axes.fill_between(curve["target_loss_nats"], *bounds, color=_colour(i), alpha=0.15, lw=0)
+                axes.set_ylim(low, high)
+            axes.invert_xaxis()
+            axes.set_xlabel("held-out loss reached, nats per token")
+            axes.set_ylabel("speedup")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+            axes.legend(loc="best")
+            drawn.append(_svg(figure))
+    return drawn
+
+
 def learned_check(results: Results) -> list[str]:
     """Held-out loss of a first stage by frame (its context grows to the right) above the simple predictors' losses
     as lines, an SVG for every distinct set of stages."""
-    drawn: list[str] = []
-    seen: set[tuple[str, ...]] = set()
-    for name, digests in first_stages(results).items():
+    drawn = []
+    for name, digests in first_stages(results):
         held_out = [results.stages[d]["held_out"] for d in digests]
         by_frame = [h["loss_by_frame"] for h in held_out if h.get("loss_by_frame")]
-        if not by_frame or digests in seen:
+        if not by_frame:
             continue
-        seen.add(digests)
         with _figure() as (figure, axes):
             losses = np.array([[np.nan if v is None else v for v in row] for row in by_frame], float)
             frames = np.arange(1, losses.shape[1] + 1)
@@ -201,6 +232,8 @@ def induction_probe(results: Results) -> list[str]:
             axes.axhline(0, color="#999999", lw=1)
             for name, colour, stages in groups:
                 rows = text[text["stage"].isin(stages) & text["induction_nats"].notna()]
+                if rows.empty:
+                    continue
                 for _, run in rows.groupby("stage"):
                     axes.plot(run["tokens"], run["induction_nats"], color=colour, lw=0.6, alpha=0.45)
                 mean = rows.groupby("tokens")["induction_nats"].agg(["mean", "size"])
@@ -217,13 +250,11 @@ def automata(results: Results, rules: int = 4, times: int = 10) -> list[tuple[st
     """Pictures of the automata that were trained on: (name, [(gzip ratio, PNG data URI)]), a strip a rule with time
     from left to right; empty for results without a store. Raises DataError where frames.npz is damaged."""
     found: list[tuple[str, list[tuple[float, str]]]] = []
-    seen: set[str] = set()
-    for name, digests in first_stages(results).items():
+    for name, digests in first_stages(results):
         directory = attempt(results.store, digests[0]) if results.store else None
         path = directory / "frames.npz" if directory else None
-        if path is None or not path.is_file() or digests[0] in seen:
+        if path is None or not path.is_file():
             continue
-        seen.add(digests[0])
         try:
             with np.load(path, allow_pickle=False) as stored:
                 frames, scores = stored["frames"], stored["scores"]
@@ -234,18 +265,14 @@ def automata(results: Results, rules: int = 4, times: int = 10) -> list[tuple[st
     return found
 
 
-def first_stages(results: Results) -> dict[str, tuple[str, ...]]:
-    """Finished stages before the text that have simple predictors, by the label of their cell, in order of seeds."""
-    found: dict[str, list[str]] = {}
-    cells = iter(zip(results.labels, results.cells, strict=True))
-    chains = {p["stage"]: p["chain"] for p in results.plan["points"]}
-    for name, cell in cells:
-        for pair in cell.pairs:
-            for digest in chains.get(pair.treated.stage, [])[:-1] if pair.treated else []:
-                held_out = results.stages.get(digest, {}).get("held_out") or {}
-                if held_out.get("unigram_nats") is not None and digest not in found.setdefault(name, []):
-                    found[name].append(digest)
-    return {name: tuple(digests) for name, digests in found.items() if digests}
+def first_stages(results: Results) -> list[tuple[str, list[str]]]:
+    """Distinct sets of finished stages before the text that have simple predictors to beat, digests in the order of
+    seeds, each with the labels of the cells that start from it (an arm and its control may share one)."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for (arm, *values, _phase), digests in checked_stages(results.plan, results.stages).items():
+        axes = dict(zip(axis_columns(results.plan), values, strict=True))
+        found.setdefault(tuple(digests), []).append(label(arm, axes, results.plan))
+    return [("; ".join(names), list(digests)) for digests, names in found.items()]
 
 
 def _strip(frames: np.ndarray) -> str:
@@ -259,7 +286,7 @@ def _strip(frames: np.ndarray) -> str:
     for i, frame in enumerate(frames):
         picture[:, i * (width + 1) : i * (width + 1) + width] = palette[frame]
     buffer = io.BytesIO()
-    image.imsave(buffer, picture, format="png", metadata={"Software": None})
+    image.imsave(buffer, picture, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -304,7 +331,7 @@ def _svg(figure: Any) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # unreferenced, and equal ids in one page are an error
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)

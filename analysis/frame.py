@@ -4,6 +4,7 @@ Reads the files of a store as data; no class of the harness is needed to underst
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -208,7 +209,7 @@ def _curve(store: Path | str, digest: str) -> list[dict[str, Any]]:
     rows = [_json(path, line, ("step", "tokens", "loss_nats")) for line in lines if line.strip()]
     if not rows:
         raise DataError(f"{path}: has no evaluation; delete the stage's DONE and run it again")
-    if any(b["tokens"] <= a["tokens"] for a, b in zip(rows, rows[1:], strict=False)):
+    if any(b["tokens"] <= a["tokens"] for a, b in itertools.pairwise(rows)):
         raise DataError(f"{path}: its tokens do not ascend; delete the stage's DONE and run it again")
     return rows
 

@@ -31,17 +31,25 @@ def learned(plan: dict[str, Any], stages: dict[str, dict[str, Any]]) -> pd.DataF
     t interval. `learned` is "yes" if the interval lies above `needed_nats`, 5 % of that predictor's loss, else "no";
     "one run" where there is no interval.
     """
-    groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    groups = checked_stages(plan, stages)
+    names = ["arm", *axis_columns(plan)]
+    rows = [dict(zip([*names, "phase"], key, strict=True)) | _row([stages[d] for d in g]) for key, g in groups.items()]
+    return table(rows, [*names, *LEARNED_COLUMNS], plan)
+
+
+def checked_stages(plan: dict[str, Any], stages: dict[str, dict[str, Any]]) -> dict[tuple[Any, ...], list[str]]:
+    """Digests of finished stages before the text that have simple predictors to beat, in the order of seeds, by (arm,
+    axes..., phase)."""
+    found: dict[tuple[Any, ...], list[str]] = {}
     for point in plan["points"]:
         axes = axes_of(plan, point)
         axes.pop("seed")
         for phase, digest in list(zip(phases(point["chain"]), point["chain"], strict=True))[:-1]:
             held_out = stages.get(digest, {}).get("held_out") or {}
-            if held_out.get("unigram_nats") is not None:
-                groups.setdefault((point["arm"], *axes.values(), phase), {})[digest] = stages[digest]
-    names = ["arm", *axis_columns(plan)]
-    rows = [dict(zip([*names, "phase"], key, strict=True)) | _row(list(g.values())) for key, g in groups.items()]
-    return table(rows, [*names, *LEARNED_COLUMNS], plan)
+            group = found.setdefault((point["arm"], *axes.values(), phase), [])
+            if held_out.get("unigram_nats") is not None and digest not in group:
+                group.append(digest)
+    return {key: group for key, group in found.items() if group}
 
 
 def _row(documents: list[dict[str, Any]]) -> dict[str, Any]:

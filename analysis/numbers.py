@@ -2,7 +2,7 @@
 
 import math
 
-NONE = "–"
+NONE = "-"
 
 
 def tokens(value: float) -> str:
@@ -35,6 +35,10 @@ def times(value: float) -> str:
 
 def percent(value: float) -> str:
     return f"{value:+.1f} %" if math.isfinite(value) else NONE
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.0f} %" if math.isfinite(value) else NONE
 
 
 def between(low: float, high: float, digits: int = 2, sign: str = "") -> str:

@@ -10,7 +10,7 @@ STYLE = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 48px 24px 96px; }
+main { max-width: 1096px; margin: 0 auto; padding: 48px 24px 96px; }
 h1 { font-size: clamp(1.5rem, 3.6vw, 2.1rem); line-height: 1.2; margin: 6px 0 16px; font-weight: 650;
   letter-spacing: -0.01em; max-width: 30em; text-wrap: balance; }
 h2 { font-size: 1.25rem; margin: 64px 0 10px; padding-top: 18px; border-top: 1px solid var(--line); font-weight: 650; }
@@ -20,24 +20,31 @@ p, li { max-width: 46em; } p { margin: 0 0 12px; } ul { padding-left: 1.2em; mar
 .lead { font-size: 1.0625rem; padding-left: 16px; border-left: 3px solid var(--accent); margin: 0 0 28px; }
 .lead p:last-child { margin: 0; }
 .scroll { overflow-x: auto; margin: 12px 0 20px; }
-table { border-collapse: collapse; font-size: .875rem; line-height: 1.4; font-variant-numeric: tabular-nums; min-width: 60%; }
+table { border-collapse: collapse; font-size: .875rem; line-height: 1.4; font-variant-numeric: tabular-nums;
+  min-width: 60%; }
 th { text-align: left; font-weight: 600; color: var(--soft); white-space: nowrap; vertical-align: bottom;
   border-bottom: 1.5px solid var(--ink); padding: 6px 20px 6px 0; }
 td { padding: 9px 20px 9px 0; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
 td.long { white-space: normal; min-width: 20em; } td:last-child, th:last-child { padding-right: 0; }
 td:first-child { font-weight: 550; } th.number, td.number { text-align: right; }
 td small { display: block; color: var(--soft); font-size: .8125rem; }
+tr:has(+ .why) td { border-bottom: 0; padding-bottom: 2px; }
+.why td { font-weight: 400; color: var(--soft); padding: 0 0 12px; }
+.why div { position: sticky; left: 0; max-width: min(60em, calc(100vw - 32px)); white-space: normal; }
 td strong { color: var(--accent); font-weight: 650; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 28px 40px; margin: 18px 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 28px 40px;
+  margin: 18px 0; }
 figure { margin: 0; max-width: 560px; } figure svg { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .8125rem; line-height: 1.45; margin-top: 6px; }
-.strips { display: grid; gap: 6px; } .strips div { display: flex; align-items: center; gap: 12px; }
+.strips { display: grid; gap: 6px; margin-top: 12px; } .strips div { display: flex; align-items: center; gap: 12px; }
 .strips img { width: calc(100% - 60px); max-width: 480px; image-rendering: pixelated; border: 1px solid var(--line); }
 .strips span { font-size: .8125rem; color: var(--soft); font-variant-numeric: tabular-nums; width: 48px; }
-pre { background: var(--wash); padding: 12px 14px; overflow-x: auto; font: .8125rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
+pre { background: var(--wash); padding: 12px 14px; overflow-x: auto;
+  font: .8125rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 600px) { main { padding: 28px 16px 64px; } h2 { margin-top: 44px; } }
-@media print { main { padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
+@media print { main { padding: 0; } h2 { break-after: avoid; }
+  figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 
 
@@ -65,14 +72,15 @@ class Finding:
 @dataclass(frozen=True)
 class Table:
     """Cells are text, or (value, detail) where the detail stands below in small print. `numbers` are the columns
-    aligned to the right, `long` those that wrap, `strong` the column whose cells starting with a word of `accent`
-    stand out."""
+    aligned to the right, `long` those that wrap; cells that start with one of `accent` stand out. `notes`, if given,
+    are a sentence for every row: below it on the page, a last column in Markdown."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | tuple[str, str]]]
     numbers: Sequence[int] = ()
     long: Sequence[int] = ()
     accent: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -154,10 +162,13 @@ def _html_table(table: Table) -> str:
         return f"<strong>{escape(cell)}</strong>" if cell.startswith(tuple(table.accent)) else escape(cell)
 
     head = "".join(f"<th{kind(i)}>{escape(h)}</th>" for i, h in enumerate(table.header))
-    rows = "".join(
-        "<tr>" + "".join(f"<td{kind(i)}>{content(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in table.rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    head = f"<thead><tr>{head}</tr></thead>" if head else ""
+    rows = ""
+    for number, row in enumerate(table.rows):
+        rows += "<tr>" + "".join(f"<td{kind(i)}>{content(c)}</td>" for i, c in enumerate(row)) + "</tr>"
+        if table.notes:
+            rows += f'<tr class="why"><td colspan="{len(row)}"><div>{escape(table.notes[number])}</div></td></tr>'
+    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
 def _markdown(block: Block) -> str:
@@ -169,9 +180,12 @@ def _markdown(block: Block) -> str:
         case Finding(sentences):
             return "\n>\n".join(f"> {s}" for s in sentences)
         case Table(header, rows, right):
-            line = ["---:" if i in right else "---" for i in range(len(header))]
             cells = [[" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in row] for row in rows]
-            lines = [list(header), line, *cells]
+            columns = len(header or cells[0])
+            line = ["---:" if i in right else "---" for i in range(columns)]
+            lines = [list(header) or [""] * columns, line, *cells]
+            if block.notes:
+                lines = [[*x, y] for x, y in zip(lines, ["reason", "---", *block.notes], strict=True)]
             return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
         case Figures(pictures):
             return "\n".join(f"*Figure (in the HTML report): {caption}*" for _, caption in pictures)

@@ -9,14 +9,18 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, numbers
+from analysis.cells import label
 from analysis.frame import axis_columns
 from analysis.page import Block, Code, Details, Figures, Finding, Heading, Strips, Table, Text, html, markdown
 from analysis.speedup import crossings, gap_curve
-from analysis.tables import Results
-from analysis.verdicts import LEAST_PAIRS
+from analysis.tables import VERDICT_HEADER, Results, verdict_rows
+from analysis.verdicts import LEAST_PAIRS, needs
 
-SENTENCES = 4
-"""Reasons that open the page; a study with more cells is summed up instead."""
+ACCENT = ("supported", "contradicted", "indicative: faster", "indicative: slower")
+"""Verdicts that say something stand out."""
+
+PHRASES = 6
+"""Cells that a sentence of the finding names."""
 
 
 def write(store: Path | str, study: str, out_dir: Path | str, beside: Sequence[Path | str] = ()) -> Path:
@@ -63,16 +67,21 @@ def question(results: Results) -> tuple[str, str]:
 
 
 def finding(results: Results) -> list[str]:
-    """What was found, in plain sentences: every cell's reason, or a count of verdicts and the two extreme cells."""
-    verdicts, effects = results.verdicts, results.effects
-    if effects.empty:
+    """What was found, a plain sentence a verdict."""
+    if results.effects.empty:
         return ["This study compares nothing: it has no arm beside its baseline."]
-    if len(effects) <= SENTENCES:
-        return list(verdicts["reason"])
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts["verdict"]).most_common())
-    read = effects["speedup"].dropna()
-    extremes = list(dict.fromkeys([read.idxmax(), read.idxmin()])) if len(read) else []
-    return [f"{len(effects)} comparisons: {counts}.", *(verdicts["reason"][i] for i in extremes)]
+    groups: dict[str, list[int]] = {}
+    for i, verdict in enumerate(results.verdicts["verdict"]):
+        groups.setdefault(verdict, []).append(i)
+    sentences = []
+    for verdict, members in groups.items():
+        rows = [results.effects.iloc[i] for i in members]
+        said = [needs(row, results.plan["baseline"], results.labels[i]) for i, row in zip(members, rows, strict=True)]
+        more = f"; and {len(said) - PHRASES} more" if len(said) > PHRASES else ""
+        budgets = {numbers.tokens(row.text_tokens) for row in rows if row.gap_kind == "shared budget"}
+        at = f" at {budgets.pop()} text tokens" if len(budgets) == 1 else ""
+        sentences.append(f"{verdict[0].upper()}{verdict[1:]}{at}: {'; '.join(said[:PHRASES])}{more}.")
+    return sentences
 
 
 def _over(results: Results) -> str:
@@ -82,83 +91,80 @@ def _over(results: Results) -> str:
 
 
 def _verdict_block(results: Results) -> Table:
-    axes = [a for a in axis_columns(results.plan) if results.effects[a].notna().any()]
-    rows: list[list[str | tuple[str, str]]] = []
-    for (_, e), (_, v) in zip(results.effects.iterrows(), results.verdicts.iterrows(), strict=True):
-        own = ", own ends" if e.gap_kind == "own ends" else ""
-        bounds = numbers.between(e.dloss_nats_lo, e.dloss_nats_hi, 3, "+")
-        net = numbers.between(e.net_speedup_tokens_lo, e.net_speedup_tokens_hi)
-        rows.append(
-            [
-                e.arm,
-                *(numbers.NONE if e[a] is None else str(e[a]) for a in axes),
-                f"{e.n_pairs} of {e.n_planned}",
-                (numbers.signed_nats(e.dloss_nats), bounds + own),
-                (numbers.times(e.speedup), numbers.between(e.speedup_lo, e.speedup_hi)),
-                (numbers.times(e.net_speedup_tokens), net),
-                numbers.times(e.net_speedup_flops),
-                v.verdict,
-                v.reason,
-            ]
-        )
-    n = len(axes)
-    header = ["arm", *axes, "pairs", "loss gap, nats", "speedup", "net of tokens", "net of FLOPs", "verdict", "reason"]
-    right = [n + 1, n + 2, n + 3, n + 4, n + 5]
-    return Table(
-        header, rows, right, (n + 7,), ("supported", "indicative: faster", "indicative: slower", "contradicted")
-    )
+    rows = verdict_rows(results)
+    return Table(VERDICT_HEADER, rows, range(1, 6), accent=ACCENT, notes=list(results.verdicts["reason"]))
 
 
 def _verdicts(results: Results) -> list[Block]:
-    plan, effects = results.plan, results.effects
-    sesoi = float(plan.get("sesoi", 1.05))
-    base = plan["baseline"]
-    reading = [
-        f"A pair is two runs with one seed, one data order and one set of initial draws; pairs are averaged and the "
-        f"brackets are 95 % intervals over seeds. Loss gap: {base} minus the arm at the end, so positive is better "
-        f"for the arm. Speedup: text tokens that {base} needs over those that the arm needs to reach {base}'s own "
-        f"final loss; where the arm never reaches it, the ratio at the arm's final loss, then below 1. Net: what the "
-        f"arm spent before its text, generation included in FLOPs, is added to its bill.",
-        f"Supported: the speedup is above 1 (Holm over all cells, 5 %), at least {sesoi:g}, and the first stage was "
-        f"learned. Contradicted: {sesoi:g} is excluded. One cosine horizon allows no more than an indication, and "
-        f"fewer than {LEAST_PAIRS} pairs no verdict at all.",
-    ]
-    notes: list[Block] = []
-    for i, e in effects.iterrows():
-        name = results.labels[int(i)]
-        if e.flat_tail:
-            up = numbers.times(e.speedup_20_mnats_up)
-            notes.append(Text(f"{name}: the curve is flat at its end against the noise of seeds; 0.02 nats higher the "
-                              f"speedup reads {up}.", "note"))  # fmt: skip
-        if e.n_left_censored:
-            notes.append(Text(f"{name}: {e.n_left_censored} pairs crossed before the first evaluation; their speedup "
-                              f"is a bound.", "note"))  # fmt: skip
-        if e.n_machines_differ:
-            notes.append(
-                Text(f"{name}: {e.n_machines_differ} pairs ran on different hardware or thread counts.", "note")
-            )
-        if e.n_diverged_treated or e.n_diverged_baseline:
-            notes.append(Text(f"{name}: {e.n_diverged_treated} of its runs and {e.n_diverged_baseline} of {base} "
-                              f"diverged and carry no estimate.", "note"))  # fmt: skip
+    names, effects, base = results.labels, results.effects, results.plan["baseline"]
     more = Table(
-        ["arm", "final loss", f"final loss of {base}", "perplexity", "area gain, nats", "bits per byte gained",
-         "text saved", "saved per token before", "p (Holm)", "estimator", "schedule"],
         [
-            [name, numbers.nats(e.treated_loss_nats), numbers.nats(e.target_loss_nats), numbers.percent(e.ppl_change_pct),
-             numbers.signed_nats(e.auc_gain_nats), numbers.signed_nats(e.dloss_bits_per_byte),
-             numbers.tokens(e.tokens_saved), f"{e.mrs_avg:.2f}" if math.isfinite(e.mrs_avg) else numbers.NONE,
-             f"{e.p_adj:.2g}" if math.isfinite(e.p_adj) else numbers.NONE, e.estimator or numbers.NONE,
-             e.schedule_kind or numbers.NONE]
-            for name, (_, e) in zip(results.labels, effects.iterrows(), strict=True)
+            "arm", "final loss", f"final loss of {base}", "perplexity", "area gain, nats", "bits per byte gained",
+            "text saved", "saved per token before", "p (Holm)", "estimator", "schedule",
+        ],
+        [
+            [
+                name,
+                numbers.nats(e.treated_loss_nats),
+                numbers.nats(e.target_loss_nats),
+                numbers.percent(e.ppl_change_pct),
+                numbers.signed_nats(e.auc_gain_nats),
+                numbers.signed_nats(e.dloss_bits_per_byte),
+                numbers.tokens(e.tokens_saved),
+                f"{e.mrs_avg:.2f}" if math.isfinite(e.mrs_avg) else numbers.NONE,
+                f"{e.p_adj:.2g}" if math.isfinite(e.p_adj) else numbers.NONE,
+                e.estimator or numbers.NONE,
+                e.schedule_kind or numbers.NONE,
+            ]
+            for name, (_, e) in zip(names, effects.iterrows(), strict=True)
         ],
         range(1, 9),
     )  # fmt: skip
     return [
         _verdict_block(results),
-        *notes,
-        Details("How to read this table", [Text(t) for t in reading]),
+        *(Text(note, "note") for note in cautions(results)),
+        Details("How to read this table", [Text(text) for text in _reading(results)]),
         Details("More measures of the same pairs", [more]),
     ]
+
+
+def cautions(results: Results) -> list[str]:
+    """What a reader of the verdicts has to know besides: flat tails, bounds, unlike machines, diverged runs."""
+    effects, names = results.effects, results.labels
+    found: dict[str, list[str]] = {}
+    for name, (_, e) in zip(names, effects.iterrows(), strict=True):
+        if e.flat_tail:
+            say = "Flat at the end against the noise of seeds; read 0.02 nats higher the speedup is"
+            found.setdefault(say, []).append(f"{numbers.times(e.speedup_20_mnats_up)} for {name}")
+        if e.n_left_censored:
+            say = "Crossed before the first evaluation, so the speedup is a bound:"
+            found.setdefault(say, []).append(f"{name} ({e.n_left_censored} pairs)")
+        if e.n_machines_differ:
+            say = "Pairs that ran on different hardware or thread counts:"
+            found.setdefault(say, []).append(f"{name} ({e.n_machines_differ})")
+        if e.n_diverged_treated or e.n_diverged_baseline:
+            say = "Diverged runs, which carry no estimate (arm, baseline):"
+            found.setdefault(say, []).append(f"{name} ({e.n_diverged_treated}, {e.n_diverged_baseline})")
+    return [f"{say} {', '.join(whom)}." for say, whom in found.items()]
+
+
+def _reading(results: Results) -> list[str]:
+    base, sesoi = results.plan["baseline"], float(results.plan.get("sesoi", 1.05))
+    pairs = (
+        "A pair is two runs with one seed, one data order and one set of initial draws. Brackets are 95 % intervals "
+        "over pairs. "
+        f"Loss gap: {base} minus the arm at the end, so above zero the arm is better. "
+        f"Speedup: text tokens that {base} needs over those that the arm needs to reach {base}'s own final loss; where "
+        "the arm never reaches it, the same ratio at the arm's final loss, which is then below 1. "
+        "Between arms with unlike text budgets only the ends are compared. "
+        "Net: what the arm spent before its text is added to its bill, in FLOPs with the generation of its tokens."
+    )
+    rule = (
+        f"Supported: the speedup is above 1 (Holm over all cells, 5 %) and at least {sesoi:g}, and the first stage was "
+        f"learned. Contradicted: the arm is slower, and {sesoi:g} is excluded. One cosine horizon allows no more than "
+        f"an indication, and fewer than {LEAST_PAIRS} pairs no verdict at all."
+    )
+    return [pairs, rule]
 
 
 def _curves(results: Results) -> list[Block]:
@@ -166,21 +172,26 @@ def _curves(results: Results) -> list[Block]:
     if not curves:
         return [Heading("Curves"), Text("No pair is finished yet.")]
     base = results.plan["baseline"]
-    drawn = [(svg, "Held-out loss while training on text. Thin: every seed. Thick: smoothed mean.") for svg in curves]
-    drawn += [
-        (svg, f"Loss of {base} minus that of the arm; above zero the arm leads. Thin: every pair. Band: 95 % interval. "
-              "Dashed: the arm's budget differs, so mid-run its schedule is at another place.")
-        for svg in gaps
-    ]  # fmt: skip
+    loss_caption = "Held-out loss while training on text. Thin: every seed. Thick: smoothed mean."
+    gap_caption = (
+        f"Loss of {base} minus that of the arm; above zero the arm leads. Thin: every pair. Band: 95 % interval. "
+        "Dashed: the arm's budget differs, so mid-run its schedule is at another place."
+    )
+    drawn = [(svg, loss_caption) for svg in curves] + [(svg, gap_caption) for svg in gaps]
     forest = figures.speedup_forest(results)
     sesoi = float(results.plan.get("sesoi", 1.05))
-    speedups = [(forest, f"Speedup with 95 % interval, gross and net. Dotted: {sesoi:g}, the least of interest.")]
+    by_loss = figures.speedup_by_loss(results)
+    by_loss_caption = (
+        f"Speedup at every loss on the way of {base} to its final one (dot), with 95 % band. A line that bends near "
+        "its end says that the headline hangs on the tail of the schedule."
+    )
+    forest_caption = f"Speedup with 95 % interval, gross and net. Dotted: {sesoi:g}, the least of interest."
     return [
         Heading("Loss against text"),
         *(Text(s) for s in crossing_sentences(results)),
         Figures(drawn),
         Heading("Speedup"),
-        Figures([(svg, caption) for svg, caption in speedups if svg]),
+        Figures([*([(forest, forest_caption)] if forest else []), *((svg, by_loss_caption) for svg in by_loss)]),
     ]
 
 
@@ -189,8 +200,7 @@ def crossing_sentences(results: Results) -> list[str]:
     said = []
     for name, cell in zip(results.labels, results.cells, strict=True):
         read = [(b, t) for _, t, b in cell.readable()]
-        same = all(abs(t.text_tokens / b.text_tokens - 1) < 0.01 for _, t, b in cell.finished())
-        for tokens, leads in crossings(gap_curve(read)) if read and same else []:
+        for tokens, leads in crossings(gap_curve(read)) if read and cell.same_budget else []:
             verb = "overtakes" if leads else "falls behind"
             said.append(f"{name} {verb} {results.plan['baseline']} at {numbers.tokens(tokens)} text tokens.")
     return said
@@ -200,32 +210,41 @@ def _first_stages(results: Results) -> list[Block]:
     table = results.learned
     if table.empty:
         return []
-    rows = []
+    rows: list[list[str | tuple[str, str]]] = []
     for _, r in table.iterrows():
-        name = ", ".join([r.arm, *(f"{a} {r[a]}" for a in axis_columns(results.plan) if r[a] is not None)])
-        gain = (numbers.signed_nats(r.gain_nats), numbers.between(r.gain_nats_lo, r.gain_nats_hi, 3, "+"))
-        right = f"{100 * r.accuracy:.0f} %" if math.isfinite(r.accuracy) else numbers.NONE
-        copy = f"{100 * r.copy_accuracy:.0f} %" if math.isfinite(r.copy_accuracy) else numbers.NONE
-        kept = f"{100 * r.acceptance:.0f} %" if math.isfinite(r.acceptance) else numbers.NONE
-        rows.append([name, str(r.n_runs), numbers.nats(r.loss_nats), (numbers.nats(r.best_nats), r.best), gain,
-                     numbers.nats(r.needed_nats), right, copy, kept, r.learned])  # fmt: skip
-    header = ["first stage of", "runs", "loss, nats", "best simple predictor", "gain, nats", "needed", "next token right",
-              "by copying", "rules kept", "learned"]  # fmt: skip
-    drawn = [(svg, "Held-out loss of rules never trained on, by frame: it falls where the rule is inferred in context.")
-             for svg in figures.learned_check(results)]  # fmt: skip
-    strips = [
-        Strips(f"{name}: one rule a row, time from left to right; left, the gzip ratio of its tokens.",
-               [(f"{score:.2f}", uri) for score, uri in rows])
-        for name, rows in figures.automata(results)
-    ]  # fmt: skip
+        name = label(r.arm, {a: r[a] for a in axis_columns(results.plan)}, results.plan)
+        rows.append(
+            [
+                name,
+                str(r.n_runs),
+                numbers.nats(r.loss_nats),
+                (numbers.nats(r.best_nats), r.best),
+                (numbers.signed_nats(r.gain_nats), numbers.between(r.gain_nats_lo, r.gain_nats_hi, 3, "+")),
+                numbers.nats(r.needed_nats),
+                (numbers.share(r.accuracy), f"copying {numbers.share(r.copy_accuracy)}"),
+                numbers.share(r.acceptance),
+                r.learned,
+            ]
+        )
+    losses = ("loss, nats", "best predictor", "gain, nats", "needed")
+    header = ["first stage of", "runs", *losses, "accuracy", "kept", "learned"]
+    caption = "Held-out loss on rules never trained on, by frame: it falls where a rule is inferred in context."
     return [
         Heading("Was the first stage learned in context?"),
-        Text("Its held-out loss on rules never seen must beat the best of three simple predictors by 5 % of that "
-             "predictor's loss, with the whole 95 % interval."),
-        Table(header, rows, range(1, 9), (), ("no",)),
-        Figures(drawn),
-        *strips,
-    ]  # fmt: skip
+        Text(
+            "Its loss on rules never seen must beat the best of three simple predictors by 5 % of that predictor's "
+            "loss, with the whole 95 % interval. Kept: the share of drawn rules whose complexity lies in the band."
+        ),
+        Table(header, rows, range(1, 8), accent=("no",)),
+        Figures([(svg, caption) for svg in figures.learned_check(results)]),
+        *(
+            Strips(
+                f"{name}: one rule a row, time from left to right; on the left the gzip ratio of its tokens.",
+                [(f"{score:.2f}", uri) for score, uri in strips],
+            )
+            for name, strips in figures.automata(results)
+        ),
+    ]
 
 
 def _induction(results: Results) -> list[Block]:
@@ -265,9 +284,8 @@ def _status(results: Results) -> list[Block]:
     done = ", ".join(f"{n} {name}" for name, n in status.items()) or "none"
     found: list[Block] = [Heading("Status"), Text(f"Stages: {done}. Points not finished: {len(results.missing)}.")]
     if len(results.missing):
-        rows = [[str(numbers.NONE if v is None or v != v else v) for v in row] for row in results.missing.to_numpy()]
-        for row in rows:
-            row[-2] = row[-2][:12]
+        texts = results.missing.assign(stage=results.missing["stage"].str[:12]).astype(object)
+        rows = [[numbers.NONE if pd.isna(v) else str(v) for v in row] for row in texts.to_numpy()]
         found.append(Details("Points that wait", [Table(list(results.missing.columns), rows)]))
     return found
 
@@ -283,7 +301,7 @@ def _environment(results: Results) -> list[Block]:
         ("commit", _distinct(d.get("commit") for d in documents)),
         ("time", f"{numbers.seconds(sum(d['wall_s'] for d in documents))} over all stages"),
     ]
-    return [Heading("Environment"), Table(["", ""], [[k, v] for k, v in facts], (), (1,))]
+    return [Heading("Environment"), Table((), [[k, v] for k, v in facts], long=(1,))]
 
 
 def _repeat(results: Results) -> list[Block]:

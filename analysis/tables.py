@@ -14,9 +14,20 @@ from analysis import numbers, speedup
 from analysis import verdicts as decisions
 from analysis.cells import Cell, cells, label
 from analysis.frame import (
-    CURVE_FIELDS, DataError, axes_of, axis_columns, check_key, load, manifests, missing, read_plan, table,
-)  # fmt: skip
+    CURVE_FIELDS,
+    DataError,
+    axes_of,
+    axis_columns,
+    check_key,
+    load,
+    manifests,
+    missing,
+    read_plan,
+    table,
+)
 
+WIDTH = 120
+"""Columns of a terminal."""
 EXPORT = 1
 """The format of an exported directory."""
 
@@ -51,7 +62,7 @@ class Results:
             }
             kinds = {**dict.fromkeys(axes, "str"), **dict.fromkeys(CURVE_FIELDS, "float64"), "differs_in": "str"}
             frame = pd.read_csv(
-                path.parent / "frame.csv.gz", dtype=kinds, float_precision="round_trip", keep_default_na=False,
+                path.parent / "frame.csv.gz", dtype=kinds, keep_default_na=False,
                 na_values={c: [""] for c in CURVE_FIELDS},
             )  # fmt: skip
             for axis, values in axes.items():  # "0.30" is text on one axis and a number on another; the plan knows
@@ -75,7 +86,7 @@ class Results:
     @cached_property
     def labels(self) -> list[str]:
         """What every cell is called, in the order of `cells` and `effects`."""
-        return [label(cell, self.plan) for cell in self.cells]
+        return [label(cell.arm, cell.axes, self.plan) for cell in self.cells]
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
@@ -96,7 +107,8 @@ class Results:
 
 def export(store: Path | str, study: str, directory: Path | str) -> Path:
     """Writes the tables of a study as data to commit: frame.csv.gz, pairs.csv, effects.csv (with verdicts),
-    learned.csv and study.json (plan, manifests, what is missing); units are in the column names. Returns the directory."""
+    learned.csv and study.json (plan, manifests, what is missing). Units are in the column names.
+    Returns the directory."""
     results = Results.from_store(store, study)
     out = Path(directory)
     out.mkdir(parents=True, exist_ok=True)
@@ -115,36 +127,39 @@ def export(store: Path | str, study: str, directory: Path | str) -> Path:
     return out
 
 
-def verdict_rows(results: Results) -> list[list[str]]:
-    """The verdict table as text, a header first: what every renderer shows."""
-    rows = [["arm", "pairs", "loss gap, nats", "speedup", "net of tokens", "verdict"]]
-    for (_, e), (_, v) in zip(results.effects.iterrows(), results.verdicts.iterrows(), strict=True):
-        gap = f"{numbers.signed_nats(e.dloss_nats)} {numbers.between(e.dloss_nats_lo, e.dloss_nats_hi, 3, '+')}"
-        ratio = f"{numbers.times(e.speedup)} {numbers.between(e.speedup_lo, e.speedup_hi)}"
-        mark = "*" if e.gap_kind == "own ends" else ""
-        pairs = f"{e.n_pairs} of {e.n_planned}"
-        rows.append([v.label, pairs, gap.strip() + mark, ratio.strip(), numbers.times(e.net_speedup_tokens), v.verdict])
+def verdict_rows(results: Results) -> list[list[tuple[str, str]]]:
+    """The verdict table as text, a row a cell: (value, interval or remark) of arm, pairs, loss gap, speedup, net of
+    tokens, net of FLOPs, verdict. Where text budgets differ no speedup is shown: it would mix text with schedule."""
+    rows = []
+    for name, (_, e), verdict in zip(
+        results.labels, results.effects.iterrows(), results.verdicts["verdict"], strict=True
+    ):
+        bounds = numbers.between(e.dloss_nats_lo, e.dloss_nats_hi, 3, "+")
+        row = [(name, ""), (f"{e.n_pairs} of {e.n_planned}", ""), (numbers.signed_nats(e.dloss_nats), bounds)]
+        for kind in ("speedup", "net_speedup_tokens", "net_speedup_flops"):
+            comparable = e.gap_kind != "own ends"
+            shown = (numbers.times(e[kind]), numbers.between(e[f"{kind}_lo"], e[f"{kind}_hi"]))
+            row.append(shown if comparable else (numbers.NONE, ""))
+        rows.append([*row, (verdict, "")])
     return rows
 
 
+VERDICT_HEADER = ("arm", "pairs", "loss gap, nats", "speedup", "net of tokens", "net of FLOPs", "verdict")
+
+
 def verdict_table(results: Results) -> str:
-    """The verdict table for a terminal, at most 120 columns wide, a sentence of reason under each row."""
-    rows = verdict_rows(results)
-    width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    width[0] = min(width[0], 120 - sum(width[1:]) - 2 * (len(width) - 1))
+    """The verdict table for a terminal, at most 120 columns wide, with the reason of every row below it."""
+    shown = [i for i, name in enumerate(VERDICT_HEADER) if name != "net of FLOPs"]
+    with_interval = ("loss gap, nats", "speedup")
+    rows = [[VERDICT_HEADER[i] for i in shown]]
+    for row in verdict_rows(results):
+        rows.append([" ".join(row[i][: 1 + (VERDICT_HEADER[i] in with_interval)]).strip() for i in shown])
+    width = [max(len(row[i]) for row in rows) for i in range(len(shown))]
+    width[0] = min(width[0], WIDTH - sum(width[1:]) - 2 * (len(width) - 1))
     lines = []
-    for i, row in enumerate(rows):
-        name = row[0] if len(row[0]) <= width[0] else row[0][: width[0] - 1] + "…"
-        cells = [name.ljust(width[0]), *(c.ljust(w) for c, w in zip(row[1:], width[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-        if i == 0:
-            lines.append("-" * min(120, sum(width) + 2 * (len(width) - 1)))
-    lines.append("")
-    lines += [_wrapped(reason) for reason in results.verdicts["reason"]]
-    if any("*" in row[2] for row in rows[1:]):
-        lines.append("* text budgets differ: each loss at its own end")
-    return "\n".join(lines)
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 120, subsequent_indent="  ")
+    for name, *others in rows:
+        cut = name if len(name) <= width[0] else name[: width[0] - 1] + "…"
+        lines.append("  ".join(cell.ljust(w) for cell, w in zip([cut, *others], width, strict=True)).rstrip())
+    lines.insert(1, "-" * (sum(width) + 2 * (len(width) - 1)))
+    reasons = [textwrap.fill(reason, WIDTH, subsequent_indent="  ") for reason in results.verdicts["reason"]]
+    return "\n".join([*lines, "", *reasons])

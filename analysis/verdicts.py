@@ -24,33 +24,40 @@ def decide(effect: Mapping[str, Any], learned: str, sesoi: float, baseline: str,
 
     `learned` is the learned check of the arm's first stage ("yes", "no", "one run", or "" where it has none), `sesoi`
     the smallest speedup of interest, registered with the study; `baseline` and `name` are what the sentence calls
-    the two sides. In order: too few pairs carry no verdict; excess divergence caps at inconclusive; *supported* needs
+    the two sides. In order: unlike text budgets and
+    too few pairs carry no verdict; excess divergence caps at inconclusive; *supported* needs
     the adjusted p below 5 %, a speedup of at least `sesoi` and a learned first stage; *contradicted* that a speedup of
     `sesoi` is excluded; one cosine horizon caps both at *indicative*.
     """
     n, speedup = int(effect["n_pairs"]), float(effect["speedup"])
+    if n and effect["gap_kind"] == "own ends":
+        return Verdict("no verdict (text budgets differ)", _ends(effect, baseline, name))
     if n < LEAST_PAIRS:
         pairs = "1 pair" if n == 1 else f"{n} pairs"
         return Verdict(f"no verdict ({pairs}, {LEAST_PAIRS} needed)", _too_few(effect, baseline, name))
     if effect["n_diverged_treated"] > effect["n_diverged_baseline"]:
-        text = (
-            f"{name} diverged in {effect['n_diverged_treated']} runs and {baseline} in {effect['n_diverged_baseline']}"
-        )
+        arm, base = effect["n_diverged_treated"], effect["n_diverged_baseline"]
+        text = f"{name} diverged in {arm} of its runs and {baseline} in {base}"
         return Verdict("inconclusive", f"{text}: the pairs that are left are a selection.")
 
     better = effect["p_adj"] < ALPHA and speedup > 1
     excluded = effect["p_sesoi_adj"] < ALPHA and speedup < sesoi
     worse = effect["p_adj"] < ALPHA and speedup < 1
-    what = _what(effect, baseline, name) + _aside(effect)
+    what = f"At {numbers.tokens(effect['text_tokens'])} text tokens {needs(effect, baseline, name)}"
+    cap = "; one cosine horizon allows no more than an indication"
     one_cosine = not set(str(effect["schedule_kind"]).split(" / ")) <= {"wsd"}
     if better and speedup >= sesoi:
         if learned == "no":
             return Verdict("inconclusive", f"{what}, but its first stage was not learned, so something else did it.")
-        return Verdict("indicative: faster" if one_cosine else "supported", f"{what}: it helps{_net(effect)}.")
+        if one_cosine:
+            return Verdict("indicative: faster", f"{what}: it helps{_net(effect)}{cap}.")
+        return Verdict("supported", f"{what}: it helps{_net(effect)}.")
     if excluded:
         unlearned = ", though its first stage was not learned" if learned == "no" else ""
         if worse:
-            return Verdict("indicative: slower" if one_cosine else "contradicted", f"{what}: it hurts{unlearned}.")
+            if one_cosine:
+                return Verdict("indicative: slower", f"{what}: it hurts{unlearned}{cap}.")
+            return Verdict("contradicted", f"{what}: it hurts{unlearned}.")
         below = f"a speedup of {sesoi:.2f} is excluded{unlearned}"
         # Decay pulls every crossing towards the end of the run, and so a speedup above 1 towards 1: on one horizon
         # even a warmup-stable-decay run can show that there is a gain, or a loss, but not that there is none.
@@ -84,32 +91,45 @@ def _key(row: pd.Series, axes: list[str]) -> tuple[str, ...]:
     return (row["arm"], *(str(row[a]) for a in axes))
 
 
-def _what(effect: Mapping[str, Any], baseline: str, name: str) -> str:
-    """The effect in words: "At 0.6M text tokens nca needs 1.8 times the text of scratch"."""
+def needs(effect: Mapping[str, Any], baseline: str, name: str) -> str:
+    """The effect in words: "nca needs 1.80 times the text of scratch"."""
     speedup = float(effect["speedup"])
-    start = f"At {numbers.tokens(effect['text_tokens'])} text tokens {name}"
+    if math.isnan(speedup):
+        return f"{name} cannot be read yet"
+    if effect["gap_kind"] == "own ends":
+        where = "below" if effect["dloss_nats"] > 0 else "above"
+        own = numbers.tokens(effect["treated_text_tokens"])
+        text = numbers.tokens(effect["text_tokens"])
+        return f"{name} ends at {own} text tokens {abs(effect['dloss_nats']):.3f} nats {where} {baseline} at {text}"
     if abs(math.log(speedup)) < 0.005:
-        return f"{start} needs as much text as {baseline}"
+        return f"{name} needs as much text as {baseline}"
     if speedup < 1:
-        return f"{start} needs {1 / speedup:.2f} times the text of {baseline}"
-    return f"{start} needs {100 / speedup:.0f} % of the text of {baseline}"
+        return f"{name} needs {1 / speedup:.2f} times the text of {baseline}"
+    return f"{name} needs {100 / speedup:.0f} % of the text of {baseline}"
 
 
 def _net(effect: Mapping[str, Any]) -> str:
     net, before = effect["net_speedup_tokens"], effect["syn_tokens"]
     if not before or math.isnan(net):
         return ""
-    verb = "still saves tokens" if net > 1 else "saves none"
-    return f", and with the {numbers.tokens(before)} tokens before it counted it {verb} ({numbers.times(net)})"
+    if net > 1:
+        return f", even with the {numbers.tokens(before)} tokens before it counted ({numbers.times(net)})"
+    return f", but not once the {numbers.tokens(before)} tokens before it are counted ({numbers.times(net)})"
 
 
-def _aside(effect: Mapping[str, Any]) -> str:
-    if effect["gap_kind"] != "own ends":
-        return ""
-    return f" (its own budget is {numbers.tokens(effect['treated_text_tokens'])}: ends of two schedules are compared)"
+def _ends(effect: Mapping[str, Any], baseline: str, name: str) -> str:
+    """What can be said of runs with unlike text budgets: how their ends compare, and where the ends decide a bound."""
+    ratio = float(effect["text_tokens"]) / float(effect["treated_text_tokens"])
+    said = needs(effect, baseline, name)
+    if ratio > 1 and effect["dloss_nats_lo"] > 0:
+        return f"{said}: lower on less text, so its speedup is at least {numbers.times(ratio)}."
+    if ratio < 1 and effect["dloss_nats_hi"] < 0:
+        return f"{said}: higher on more text, so its speedup is at most {numbers.times(ratio)}."
+    return f"{said}; their schedules differ on the way, so only these ends compare."
 
 
 def _too_few(effect: Mapping[str, Any], baseline: str, name: str) -> str:
     if math.isnan(effect["speedup"]):
         return f"No pair of {name} and {baseline} can be read yet: runs are missing, diverged or hardly evaluated."
-    return f"{_what(effect, baseline, name)}{_aside(effect)} so far; that is too few pairs to tell from chance."
+    start = f"At {numbers.tokens(effect['text_tokens'])} text tokens {needs(effect, baseline, name)}"
+    return f"{start} so far; that is too few pairs to tell from chance."
