@@ -51,7 +51,9 @@ def build(spec: Llama, vocab: int) -> Any:
 
     torch.set_default_dtype(torch.float32)
     with no_init_weights():
-        return LlamaForCausalLM(config(spec, vocab))
+        net = LlamaForCausalLM(config(spec, vocab))
+    net.tie_weights()  # skipped with the initialisation
+    return net
 
 
 def weights(model: Any) -> "dict[str, torch.Tensor]":
