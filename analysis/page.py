@@ -84,18 +84,19 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """SVG elements with one caption each."""
-
-    pictures: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
 class Strips:
     """Rows of pixels (PNG data URIs), each with a short label, under one caption."""
 
     caption: str
     rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """SVG elements with one caption each, and strips; they stand side by side where there is room."""
+
+    pictures: Sequence[tuple[str, str]]
+    strips: Sequence[Strips] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Details:
     blocks: Sequence["Block"] = field(default_factory=list)
 
 
-Block = Heading | Text | Finding | Table | Figures | Strips | Code | Details
+Block = Heading | Text | Finding | Table | Figures | Code | Details
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:
@@ -139,16 +140,19 @@ def _html(block: Block) -> str:
             return '<div class="lead">' + "".join(f"<p>{escape(s)}</p>" for s in sentences) + "</div>"
         case Table():
             return _html_table(block)
-        case Figures(pictures):
+        case Figures(pictures, strips):
             figures = "".join(f"<figure>{svg}<figcaption>{escape(c)}</figcaption></figure>" for svg, c in pictures)
-            return f'<div class="figures">{figures}</div>' if pictures else ""
-        case Strips(caption, rows):
-            strips = "".join(f'<div><span>{escape(t)}</span><img alt="" src="{uri}"></div>' for t, uri in rows)
-            return f'<figure><div class="strips">{strips}</div><figcaption>{escape(caption)}</figcaption></figure>'
+            figures += "".join(_html_strips(s) for s in strips)
+            return f'<div class="figures">{figures}</div>' if figures else ""
         case Code(text):
             return f"<pre>{escape(text)}</pre>"
         case Details(summary, blocks):
             return f"<details><summary>{escape(summary)}</summary>" + "\n".join(map(_html, blocks)) + "</details>"
+
+
+def _html_strips(strips: Strips) -> str:
+    rows = "".join(f'<div><span>{escape(name)}</span><img alt="" src="{uri}"></div>' for name, uri in strips.rows)
+    return f'<figure><div class="strips">{rows}</div><figcaption>{escape(strips.caption)}</figcaption></figure>'
 
 
 def _html_table(table: Table) -> str:
@@ -187,10 +191,9 @@ def _markdown(block: Block) -> str:
             if block.notes:
                 lines = [[*x, y] for x, y in zip(lines, ["reason", "---", *block.notes], strict=True)]
             return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
-        case Figures(pictures):
-            return "\n".join(f"*Figure (in the HTML report): {caption}*" for _, caption in pictures)
-        case Strips(caption, _):
-            return f"*Pictures (in the HTML report): {caption}*"
+        case Figures(pictures, strips):
+            captions = [caption for _, caption in pictures] + [s.caption for s in strips]
+            return "\n\n".join(f"*Figure (in the HTML report): {c}*" for c in dict.fromkeys(captions))
         case Code(text):
             return f"```\n{text}\n```"
         case Details(summary, blocks):

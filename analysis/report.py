@@ -11,7 +11,19 @@ import pandas as pd
 from analysis import figures, numbers
 from analysis.cells import label
 from analysis.frame import axis_columns
-from analysis.page import Block, Code, Details, Figures, Finding, Heading, Strips, Table, Text, html, markdown
+from analysis.page import (
+    Block,
+    Code,
+    Details,
+    Figures,
+    Finding,
+    Heading,
+    Strips,
+    Table,
+    Text,
+    html,
+    markdown,
+)
 from analysis.speedup import crossings, gap_curve
 from analysis.tables import VERDICT_HEADER, Results, verdict_rows
 from analysis.verdicts import LEAST_PAIRS, needs
@@ -229,6 +241,13 @@ def _first_stages(results: Results) -> list[Block]:
     losses = ("loss, nats", "best predictor", "gain, nats", "needed")
     header = ["first stage of", "runs", *losses, "accuracy", "kept", "learned"]
     caption = "Held-out loss on rules never trained on, by frame: it falls where a rule is inferred in context."
+    strips = [
+        Strips(
+            f"{name}: one rule a row, time from left to right; on the left the gzip ratio of its tokens.",
+            [(f"{score:.2f}", uri) for score, uri in rows_of_pixels],
+        )
+        for name, rows_of_pixels in figures.automata(results)
+    ]
     return [
         Heading("Was the first stage learned in context?"),
         Text(
@@ -236,14 +255,7 @@ def _first_stages(results: Results) -> list[Block]:
             "loss, with the whole 95 % interval. Kept: the share of drawn rules whose complexity lies in the band."
         ),
         Table(header, rows, range(1, 8), accent=("no",)),
-        Figures([(svg, caption) for svg in figures.learned_check(results)]),
-        *(
-            Strips(
-                f"{name}: one rule a row, time from left to right; on the left the gzip ratio of its tokens.",
-                [(f"{score:.2f}", uri) for score, uri in strips],
-            )
-            for name, strips in figures.automata(results)
-        ),
+        Figures([(svg, caption) for svg in figures.learned_check(results)], strips),
     ]
 
 

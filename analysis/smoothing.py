@@ -1,7 +1,7 @@
 """Curves of loss against the logarithm of tokens: smoothing, and where they first cross a loss."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -13,21 +13,31 @@ FINE = 512
 """Points of the grid, even in ln tokens, on which a smoothed curve is kept."""
 
 
-def loess(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Local quadratic regression of y (n,) on x (n,) with tricube weights, read at `at` (m,); n at least LEAST.
-
-    Cleveland, W. S. (1979), "Robust locally weighted regression and smoothing scatterplots", without the robustness
-    iterations: noise of an evaluation is close to normal.
-    """
-    distance = np.abs(at[:, None] - x)
+@lru_cache(maxsize=256)
+def _operator(x: tuple[float, ...], fine: int) -> np.ndarray:
+    """The matrix (fine, n) that takes values at `x` (n,) to the smoothed curve on an even grid over their range. Runs
+    of a study share their evaluation points, so that it is computed once for all of them."""
+    points = np.array(x)
+    at = np.linspace(points[0], points[-1], fine)
+    distance = np.abs(at[:, None] - points)
     width = np.maximum(BANDWIDTH, np.sort(distance, axis=1)[:, LEAST - 1] * (1 + 1e-4))
     weight = np.clip(1 - (distance / width[:, None]) ** 3, 0, None) ** 3
-    offset = x - at[:, None]
+    offset = points - at[:, None]
     design = np.stack([np.ones_like(offset), offset, offset**2], axis=2)
     weighted = design * weight[:, :, None]
     # The ridge only keeps a window whose weights all but vanish solvable; it moves no estimate visibly.
     normal = np.einsum("mni,mnj->mij", weighted, design) + 1e-10 * np.eye(3)
-    return np.linalg.solve(normal, np.einsum("mni,n->mi", weighted, y)[:, :, None])[:, 0, 0]
+    return np.asarray(np.linalg.solve(normal, weighted.transpose(0, 2, 1))[:, 0])
+
+
+def loess(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Local quadratic regression of y (n,) on ascending x (n,) with tricube weights; n at least LEAST. Returns an even
+    grid (FINE,) over the range of x and the curve (FINE,) there.
+
+    Cleveland, W. S. (1979), "Robust locally weighted regression and smoothing scatterplots", without the robustness
+    iterations: noise of an evaluation is close to normal.
+    """
+    return np.linspace(x[0], x[-1], FINE), _operator(tuple(x), FINE) @ y
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,5 +88,4 @@ def smooth(tokens: np.ndarray, loss: np.ndarray) -> Curve | None:
     if len(distinct) < LEAST:
         return None
     x, y = np.log(distinct), np.bincount(inverse, loss[keep]) / np.bincount(inverse)
-    fine = np.linspace(x[0], x[-1], FINE)
-    return Curve(fine, loess(x, y, fine))
+    return Curve(*loess(x, y))

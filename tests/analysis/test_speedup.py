@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_store import GRID, Store, law
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_store import GRID, Store, law
 
 from analysis.intervals import holm, t_interval
 from analysis.smoothing import Curve, smooth
@@ -74,8 +74,8 @@ def simulate(rng: np.random.Generator, speedup: float, seeds: int, shared: float
     pairs = []
     for _ in range(seeds):
         both = rng.normal(0, shared)
-        noise = lambda: rng.normal(0, 0.006) + rng.normal(0, 0.006, len(TOKENS))  # noqa: E731
-        pairs.append((curve(law(TOKENS) + both + noise()), curve(law(speedup * TOKENS) + both + noise())))
+        noise = rng.normal(0, 0.006, (2, 1)) + rng.normal(0, 0.006, (2, len(TOKENS)))
+        pairs.append((curve(law(TOKENS) + both + noise[0]), curve(law(speedup * TOKENS) + both + noise[1])))
     return pairs
 
 
