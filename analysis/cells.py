@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import numbers
 from analysis.frame import axes_of, axis_columns
 from analysis.smoothing import Curve, smooth
 
@@ -108,7 +109,17 @@ def cells(frame: pd.DataFrame, plan: dict[str, Any], stages: dict[str, dict[str,
 def label(arm: str, axes: dict[str, Any], plan: dict[str, Any]) -> str:
     """The arm and those axes that take more than one value in the study: "nca, band 0.2-0.3"."""
     varying = {axis for axis in axis_columns(plan) if len({str(axes_of(plan, p)[axis]) for p in plan["points"]}) > 1}
-    return ", ".join([arm, *(f"{k} {v}" for k, v in axes.items() if v is not None and k in varying)])
+    shown = [f"{k} {_short(v)}" for k, v in axes.items() if v is not None and k in varying]
+    return ", ".join([arm, *shown])
+
+
+def _short(value: Any) -> str:
+    """3686400 reads better as 3.69M; the tables keep the number."""
+    return (
+        numbers.tokens(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000
+        else str(value)
+    )
 
 
 def diverged(loss: np.ndarray) -> bool:

@@ -89,7 +89,7 @@ def loss_curves(results: Results) -> list[str]:
                 axes.set_ylim(min(seen) - room, max(seen) + room)
             axes.set_ylabel("held-out loss, nats per token")
             _token_axis(axes)
-            axes.legend(loc="upper right")
+            _legend(figure, axes)
             drawn.append(_svg(figure))
     return drawn
 
@@ -115,12 +115,10 @@ def loss_gap(results: Results) -> list[str]:
                 line = "-" if cell.same_budget else "--"
                 axes.plot(gap["tokens"], gap["gap_nats"], color=colour, lw=2, ls=line, label=name)
                 bands.append((gap["tokens"], gap["gap_nats_lo"], gap["gap_nats_hi"], colour))
-            axes.set_ylim(axes.get_ylim())  # two pairs give a band that would flatten every line
-            for tokens, low, high, colour in bands:
-                axes.fill_between(tokens, low, high, color=colour, alpha=0.15, lw=0)
+            _fill(axes, bands)
             axes.set_ylabel(f"loss of {results.plan['baseline']} minus arm, nats")
             _token_axis(axes)
-            axes.legend(loc="best")
+            _legend(figure, axes)
             drawn.append(_svg(figure))
     return drawn
 
@@ -156,7 +154,7 @@ def speedup_forest(results: Results) -> str | None:
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"text that {results.plan['baseline']} needs / text that the arm needs")
-        figure.legend(loc="outside upper right", ncols=2)
+        _legend(figure, axes)
         return _svg(figure)
 
 
@@ -170,21 +168,20 @@ def speedup_by_loss(results: Results) -> list[str]:
             continue
         with _figure() as (figure, axes):
             axes.axhline(1, color=INK, lw=1)
+            bands = []
             for i, (name, _) in enumerate(members):
                 if not read.get(name):
                     continue
                 curve = speedup_curve(read[name])
                 axes.plot(curve["target_loss_nats"], curve["speedup"], color=_colour(i), lw=2, label=name)
                 axes.plot(curve["target_loss_nats"].iloc[-1], curve["speedup"].iloc[-1], "o", color=_colour(i), ms=5)
-                low, high = axes.get_ylim()
-                bounds = curve["speedup_lo"], curve["speedup_hi"]
-                axes.fill_between(curve["target_loss_nats"], *bounds, color=_colour(i), alpha=0.15, lw=0)
-                axes.set_ylim(low, high)
+                bands.append((curve["target_loss_nats"], curve["speedup_lo"], curve["speedup_hi"], _colour(i)))
+            _fill(axes, bands)
             axes.invert_xaxis()
             axes.set_xlabel("held-out loss reached, nats per token")
             axes.set_ylabel("speedup")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-            axes.legend(loc="best")
+            _legend(figure, axes)
             drawn.append(_svg(figure))
     return drawn
 
@@ -212,7 +209,7 @@ def learned_check(results: Results) -> list[str]:
             axes.set_ylabel("held-out loss, nats per token")
             axes.set_title(name)
             axes.set_ylim(bottom=0)
-            axes.legend(loc="lower left", ncols=2)
+            _legend(figure, axes)
             drawn.append(_svg(figure))
     return drawn
 
@@ -241,7 +238,7 @@ def induction_probe(results: Results) -> list[str]:
                 axes.plot(mean.index, mean["mean"], color=colour, lw=2, label=name)
             axes.set_ylabel("loss on a repeat minus first time, nats")
             _token_axis(axes)
-            axes.legend(loc="best")
+            _legend(figure, axes)
             drawn.append(_svg(figure))
     return drawn
 
@@ -297,6 +294,20 @@ def _mean_curve(runs: list[Run], start: float) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), np.empty(0)
     x = np.linspace(max(math.log(start), *(c.x[0] for c in curves)), min(c.end for c in curves), 256)
     return np.exp(x), np.mean([c.at(x) for c in curves], axis=0)
+
+
+def _fill(axes: Any, bands: list[tuple[Any, Any, Any, str]]) -> None:
+    """Bands (x, low, high, colour) in the limits of the lines: the band of two pairs would flatten every line."""
+    axes.set_ylim(axes.get_ylim())
+    for x, low, high, colour in bands:
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    """A legend above the axes, where it hides no line; the figure grows with it."""
+    rows = math.ceil(len(axes.get_legend_handles_labels()[0]) / 2)
+    figure.set_figheight(figure.get_figheight() + 0.18 * rows)
+    figure.legend(loc="outside upper left", ncols=2)
 
 
 def _colour(i: int) -> str:
