@@ -173,10 +173,10 @@ def load_value(target: str, default: str) -> tuple[Any, str, Any]:
     except InputError as e:
         raise InputError(f"{path.name}: {e}") from e
     except SyntaxError as e:
-        raise InputError(f"{path}:{e.lineno}: {e.msg}") from e
+        raise InputError(f"{e.filename or path}:{e.lineno}: {e.msg}") from e
     except Exception as e:
         line = _line_in(e, str(path))
-        raise InputError(f"{path}{line}: {type(e).__name__}: {e}") from e
+        raise InputError(f"{path}{line}: {type(e).__name__}: {' '.join(str(e).split())}") from e
     return getattr(module, name, None), name, module
 
 
