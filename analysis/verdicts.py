@@ -47,6 +47,8 @@ def decide(effect: Mapping[str, Any], learned: str, sesoi: float, baseline: str,
     cap = "; one cosine horizon allows no more than an indication"
     one_cosine = not set(str(effect["schedule_kind"]).split(" / ")) <= {"wsd"}
     if better and speedup >= sesoi:
+        if learned == "one run":
+            return Verdict("inconclusive", f"{what}, but whether its first stage was learned rests on one run.")
         if learned == "no":
             return Verdict("inconclusive", f"{what}, but its first stage was not learned, so something else did it.")
         if one_cosine:

@@ -40,6 +40,7 @@ NULL = {"speedup": 1.0, "speedup_lo": 0.98, "speedup_hi": 1.02, "p_adj": 0.9}
         ({}, "", "supported", "it helps"),
         ({"net_speedup_tokens": 0.9}, "yes", "supported", "but not once the 0.2M tokens before it are counted"),
         ({}, "no", "inconclusive", "not learned"),
+        ({}, "one run", "inconclusive", "rests on one run"),
         ({"schedule_kind": "cosine"}, "yes", "indicative: faster", "one cosine horizon"),
         ({"schedule_kind": "cosine / wsd"}, "yes", "indicative: faster", "it helps"),
         ({"schedule_kind": "wsd, undecayed"}, "yes", "indicative: faster", "it helps"),
