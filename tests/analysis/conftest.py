@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from synthetic_store import Store, build
+
+from .synthetic_store import Store, build
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_store import GRID, Store, law
 
 from analysis import DataError, load, manifests, missing
 from analysis.frame import MEASURES, axis_value
+
+from .synthetic_store import GRID, Store, law
 
 TEXT = 100_000
 LOSS = law(np.round(GRID * TEXT))

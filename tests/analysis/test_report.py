@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_store import GRID, Store, law
 
 from analysis import DataError, Results, export, verdict_table, write
 from analysis.__main__ import main
 from analysis.figures import automata
+
+from .synthetic_store import GRID, Store, law
 
 VOID = {"meta", "img", "br", "link", "hr"}
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_store import GRID, Store, law
 
 from analysis.intervals import holm, t_interval
 from analysis.smoothing import Curve, smooth
@@ -23,6 +22,8 @@ from analysis.speedup import (
     welch_p_value,
 )
 from analysis.tables import Results
+
+from .synthetic_store import GRID, Store, law
 
 TEXT = 1_000_000
 TOKENS = np.round(GRID * TEXT)

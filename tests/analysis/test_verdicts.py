@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_store import GRID, LEARNED, Store, law
 
 from analysis.tables import Results
 from analysis.verdicts import decide, worst
+
+from .synthetic_store import GRID, LEARNED, Store, law
 
 CLEAR: dict[str, Any] = {
     "n_pairs": 5,
