@@ -134,7 +134,7 @@ def registered_revisions(study: Study, store: Store) -> Revisions:
     """Hub revisions that an earlier registration of `study` wrote down."""
     try:
         return json.loads((store.study(study.name) / "points.json").read_text())["revisions"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, KeyError) as e:
         raise InputError(f"{store.study(study.name) / 'points.json'}: not readable ({e}); remove it to register anew") from e
