@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.cluster.resources import Resources, allot, check_divides
-from harness.errors import InputError
 from harness.plan import Plan
 from harness.space import MODULE_PREFIX
 from harness.specs import Stage, Train, digest, parents
@@ -169,11 +168,11 @@ def by_longest_chain(plan: Plan) -> list[str]:
 
 
 def reason(error: BaseException) -> str:
-    """The last line that says what went wrong, without Ray's wrapping."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    own = [line for line in lines if InputError.__name__ in line]
-    line = (own or lines or [type(error).__name__])[-1]
-    return line.split(f"{InputError.__name__}: ")[-1]
+    """What went wrong in one line, without Ray's wrapping."""
+    text = str(error)
+    if train.StageFailed.__name__ in text:
+        return text.split(f"{train.StageFailed.__name__}: ", 1)[-1].splitlines()[0]
+    return train.root_message(error)
 
 
 def admit(plan: Plan, workers: int, concurrent: int | None) -> Resources:

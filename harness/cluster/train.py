@@ -1,6 +1,9 @@
 """Ray Train: the loop on the ranks of a TorchTrainer."""
 
 import functools
+import re
+import traceback
+from pathlib import Path
 from typing import Any
 
 import ray.data
@@ -10,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from harness import stages
 from harness.cluster import data
 from harness.cluster.resources import Resources
+from harness.errors import InputError
 from harness.specs import Train, digest
 from harness.store import Store
 from harness.worker import Worker, read_here
@@ -39,6 +43,16 @@ def fit(spec: Train, store: Store, resources: Resources, checkpoint_every_s: flo
             failure_config=ray.train.FailureConfig(max_failures=3, controller_failure_limit=3),
         ),
     ).fit()
+    if store.open(digest(spec)) is None:
+        raise StageFailed(_errors(spec, store)[0].read_text())
+
+
+class StageFailed(RuntimeError):
+    """A stage that fails in the same way however often it is tried; the text is the traceback."""
+
+
+def _errors(spec: Train, store: Store) -> list[Path]:
+    return sorted(store.resume(digest(spec)).glob("error-*.txt"))
 
 
 def _sequences(spec: Train, store: Store, resources: Resources) -> ray.data.Dataset:
@@ -48,8 +62,33 @@ def _sequences(spec: Train, store: Store, resources: Resources) -> ray.data.Data
 
 
 def _rank(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> None:
+    """One rank. Ray starts the ranks again when a process dies or raises. An error that comes again without a step
+    committed in between will always come: it is written down and ends the stage instead."""
     if store.open(digest(spec)) is not None:
         return
+    rank = ray.train.get_context().get_world_rank()
+    note = store.resume(digest(spec)) / f"error-{rank}.txt"
+    try:
+        _train(spec, store, units, checkpoint_every_s)
+    except Exception as e:
+        text = f"{root_message(e)}\nat committed step {stages.committed_step(spec, store)}\n{traceback.format_exc()}"
+        known = note.read_text().splitlines()[:2] if note.exists() else []
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(text)
+        if text.splitlines()[:2] == known or isinstance(e, InputError):
+            return
+        raise
+
+
+def root_message(error: BaseException) -> str:
+    """The first error of the chain, in one line; Ray's wrappers carry what happened elsewhere as text."""
+    text = "".join(traceback.format_exception(error))
+    named = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b.*:", line)]
+    own = [line for line in named if not line.startswith(("ray.", "RayTaskError"))]
+    return (own or named or [type(error).__name__])[0]
+
+
+def _train(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> None:
     import torch
 
     context = ray.train.get_context()
