@@ -1,0 +1,164 @@
+"""Which weights a stage starts from."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from harness import model
+from harness.sources.nca import NCA
+from harness.specs import MODULES, Corpus, Llama, Recipe, Train, Transfer
+from harness.transfer import initial_weights, scales
+
+MODEL = Llama(depth=2, width=16, heads=2, mlp=24, context=32, tied=False, init_std=0.25, embed_std=0.5)
+SCRATCH = Train(Corpus(NCA(states=3)), 1024, MODEL, Recipe(lr=1e-3, batch=8), seed=4)
+WARM = replace(SCRATCH, corpus=Corpus(NCA(states=2)), seed=9)
+
+
+def shapes(spec: Train) -> dict[str, torch.Size]:
+    return {name: p.shape for name, p in model.weights(model.build(spec.model, spec.vocab_size)).items()}
+
+
+def start(spec: Train, parent: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    return initial_weights(spec, shapes(spec), parent)
+
+
+@pytest.fixture(scope="module")
+def parent() -> dict[str, torch.Tensor]:
+    """Weights of `WARM` after some training: nothing is at its initial scale."""
+    torch.manual_seed(0)
+    return {name: torch.randn(shape) * (1 + i / 10) for i, (name, shape) in enumerate(shapes(WARM).items())}
+
+
+def names(spec: Train, *modules: str) -> set[str]:
+    return {name for name in shapes(spec) if model.module_of(name) in modules}
+
+
+def after(**transfer: Any) -> Train:
+    return SCRATCH.after(WARM, Transfer(**transfer))
+
+
+# ---- fresh weights
+
+
+def test_every_parameter_belongs_to_one_module() -> None:
+    assert {model.module_of(name) for name in shapes(SCRATCH)} == set(MODULES)
+    assert names(SCRATCH, "embeddings") == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert len(names(SCRATCH, "attention")) == 4 * MODEL.depth
+    assert len(names(SCRATCH, "mlp")) == 3 * MODEL.depth
+    assert len(names(SCRATCH, "norms")) == 2 * MODEL.depth + 1
+
+
+def test_scratch_is_unit_normals_at_the_models_scales() -> None:
+    weights = start(replace(SCRATCH, model=replace(MODEL, width=64)))
+    for name, tensor in weights.items():
+        if model.module_of(name) == "norms":
+            assert torch.equal(tensor, torch.ones_like(tensor))
+            continue
+        want = 0.5 if model.module_of(name) == "embeddings" else 0.25
+        assert tensor.dtype == torch.float32
+        assert tensor.std().item() == pytest.approx(want, rel=0.1)
+        assert abs(tensor.mean().item()) < want / 10
+    found = scales(weights)
+    assert found["embeddings_std"] == pytest.approx(0.5, rel=0.05)
+    assert found["blocks_std"] == pytest.approx(0.25, rel=0.05)
+
+
+def test_draws_depend_on_seed_and_name_and_on_nothing_else() -> None:
+    first = start(SCRATCH)
+    again = start(replace(SCRATCH, recipe=Recipe(lr=1.0, batch=4), corpus=replace(SCRATCH.corpus, seed=8)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    deeper = start(replace(SCRATCH, model=replace(MODEL, depth=3)))
+    assert all(torch.equal(first[name], deeper[name]) for name in first)
+    other = start(replace(SCRATCH, seed=5))
+    matrices = names(SCRATCH, "embeddings", "attention", "mlp")
+    assert not any(torch.equal(first[name], other[name]) for name in matrices)
+    same_shape = [first[name].flatten()[:256] for name in matrices]
+    assert len({tuple(t.tolist()) for t in same_shape}) == len(same_shape)
+
+
+def test_the_arms_of_a_pair_draw_the_same_unit_normals(parent: dict[str, torch.Tensor]) -> None:
+    scratch = start(SCRATCH)
+    tuned = start(replace(SCRATCH, model=replace(MODEL, init_std=0.5, embed_std=1.0)))
+    transferred = start(after(reinit=("embeddings", "mlp"), embed_std=0.125), parent)
+    for name in names(SCRATCH, "embeddings", "attention", "mlp"):
+        assert torch.equal(tuned[name] / 2, scratch[name])
+    for name in names(SCRATCH, "embeddings"):
+        assert torch.equal(transferred[name] * 4, scratch[name])
+    for name in names(SCRATCH, "mlp"):
+        assert torch.equal(transferred[name], scratch[name])
+
+
+# ---- what crosses
+
+
+@pytest.mark.parametrize(
+    "reinit",
+    [("embeddings",), ("embeddings", "attention"), ("embeddings", "mlp"), ("embeddings", "norms"), MODULES],
+    ids=["embeddings", "attention", "mlp", "norms", "all"],
+)
+def test_reinit_makes_exactly_the_named_modules_anew(reinit: tuple[str, ...], parent: dict[str, torch.Tensor]) -> None:
+    weights = start(after(reinit=reinit), parent)
+    made_anew = names(SCRATCH, *reinit)
+    for name, shape in shapes(SCRATCH).items():
+        assert weights[name].shape == shape
+        kept = weights[name].shape == parent[name].shape and torch.equal(weights[name], parent[name])
+        assert kept == (name not in made_anew), name
+
+
+def test_with_one_vocabulary_everything_may_cross(parent: dict[str, torch.Tensor]) -> None:
+    spec = replace(WARM, seed=4).after(WARM, Transfer(reinit=()))
+    weights = start(spec, parent)
+    assert all(torch.equal(weights[name], parent[name]) for name in parent)
+
+
+def test_new_embeddings_have_the_scale_of_those_they_replace(parent: dict[str, torch.Tensor]) -> None:
+    weights, unit = start(after(), parent), start(replace(SCRATCH, model=replace(MODEL, embed_std=1.0)))
+    for name in names(SCRATCH, "embeddings"):
+        assert parent[name].std() != MODEL.embed_std
+        assert torch.equal(weights[name], unit[name] * float(parent[name].std()))
+
+
+def test_the_scale_of_new_embeddings_is_a_setting(parent: dict[str, torch.Tensor]) -> None:
+    weights, unit = start(after(embed_std=0.25), parent), start(replace(SCRATCH, model=replace(MODEL, embed_std=1.0)))
+    for name in names(SCRATCH, "embeddings"):
+        assert torch.equal(weights[name], unit[name] * 0.25)
+
+
+def test_a_parent_in_another_precision_crosses_as_float32(parent: dict[str, torch.Tensor]) -> None:
+    weights = start(after(), {name: tensor.bfloat16() for name, tensor in parent.items()})
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_the_parent_is_left_as_it_was(parent: dict[str, torch.Tensor]) -> None:
+    before = {name: tensor.clone() for name, tensor in parent.items()}
+    start(after(permute=True), parent)
+    assert all(torch.equal(parent[name], before[name]) for name in parent)
+
+
+# ---- the permuted control
+
+
+def test_permute_keeps_the_values_of_every_block_matrix_and_nothing_of_their_order(
+    parent: dict[str, torch.Tensor],
+) -> None:
+    weights, kept = start(after(permute=True), parent), start(after(), parent)
+    for name in names(SCRATCH, "attention", "mlp"):
+        assert weights[name].shape == parent[name].shape
+        assert torch.equal(weights[name].flatten().sort().values, parent[name].flatten().sort().values)
+        in_place = (weights[name] == parent[name]).float().mean().item()
+        assert in_place < 0.05
+    for name in names(SCRATCH, "embeddings", "norms"):
+        assert torch.equal(weights[name], kept[name])
+
+
+def test_every_matrix_and_every_seed_has_a_permutation_of_its_own(parent: dict[str, torch.Tensor]) -> None:
+    equal = {name: torch.arange(t.numel(), dtype=torch.float32).view_as(t) for name, t in parent.items()}
+    weights = start(after(permute=True), equal)
+    orders = [tuple(weights[name].flatten().tolist()) for name in names(SCRATCH, "attention", "mlp")]
+    assert len(set(orders)) == len(orders)
+    other = start(replace(after(permute=True), seed=5), equal)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(other[name], weights[name])
+    assert torch.equal(start(after(permute=True), equal)[name], weights[name])
