@@ -1,4 +1,4 @@
-"""Does the speedup from NCA pre-pre-training grow, stay or fade with model size at 20 text tokens a parameter?
+"""Does the speedup from NCA pre-pre-training grow, stay or fade with model size, at 20 tokens a parameter?
 
 Shapes: 100M, 400M (24 x 1024), 600M and the paper's 1.6B (24 x 2048); NCA tokens are the paper's share of the text
 (164M to 9B, 1.8 %).

@@ -1,5 +1,8 @@
-"""Does pre-pre-training on neural cellular automata speed up learning to model Python source, at a size that a laptop
-trains in minutes, and is it the structure of the weights that helps or only their scale?"""
+"""Does pre-pre-training on neural cellular automata speed up learning Python source, at a laptop's size?
+
+Three minutes of a 0.17M-parameter Llama: scratch, NCA first, and NCA first with its weights permuted within each
+matrix, which keeps their scale and destroys their structure.
+"""
 
 from ray import tune
 
@@ -21,7 +24,7 @@ def recipe(tokens, lr):
 
 def scratch(seed):
     return Train(
-        Corpus(TEXT, seed), TEXT_TOKENS, MODEL, recipe(TEXT_TOKENS, 6e-3), seed, Evaluation(points=20, sequences=64)
+        Corpus(TEXT, seed), TEXT_TOKENS, MODEL, recipe(TEXT_TOKENS, 1e-2), seed, Evaluation(points=20, sequences=64)
     )
 
 

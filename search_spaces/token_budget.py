@@ -1,4 +1,4 @@
-"""How many NCA tokens are worth training on before text: does more than the paper's 164M help, and when does it stop?
+"""How many NCA tokens are worth training on before text: does more than the paper's 164M help?
 
 The paper's budgets, 82M to 1.64B NCA tokens, each a run of its own 10 % warmup and cosine schedule, then OpenWebText.
 """
