@@ -234,7 +234,7 @@ def held_out_summary(spec: Train, final: metrics.Sums, data: metrics.HeldOut) ->
     count, nats, correct = final.count, final.nats, final.correct
     summary: dict[str, Any] = {}
     if frame_tokens is not None:
-        summary["loss_by_frame"] = metrics.by_frame(nats, count, frame_tokens)
+        summary["loss_by_frame"] = [finite(loss) for loss in metrics.by_frame(nats, count, frame_tokens)]
         summary["accuracy_by_frame"] = metrics.by_frame(correct, count, frame_tokens)
         patch = metrics.is_patch(len(count), frame_tokens)
         count, nats, correct = count[patch], nats[patch], correct[patch]
