@@ -132,9 +132,10 @@ def stream(worker: Worker, spec: Train, reader: Sequences, first_step: int) -> I
     step = first_step
     for batch in worker.stream(spec, reader, first_step):
         low, high = step * spec.recipe.batch, (step + 1) * spec.recipe.batch
-        if len(batch.index) != spec.recipe.batch // worker.world or not (low <= batch.index).all() & (
-            batch.index < high
-        ).all():
+        if (
+            len(batch.index) != spec.recipe.batch // worker.world
+            or not (low <= batch.index).all() & (batch.index < high).all()
+        ):
             raise RuntimeError(f"step {step} got sequences {batch.index.tolist()}, outside {low} to {high - 1}")
         yield batch
         step += 1

@@ -58,7 +58,7 @@ def build(spec: Llama, vocab: int) -> Any:
 
 def weights(model: Any) -> "dict[str, torch.Tensor]":
     """Every parameter once, by name (a tied head is the embedding)."""
-    return {name: p for name, p in model.named_parameters()}
+    return dict(model.named_parameters())
 
 
 def logits(model: Any, inputs: "torch.Tensor", precision: str) -> "torch.Tensor":

@@ -1,4 +1,4 @@
-"""The plan of a study: its points, the distinct stages behind them in the order in which they can run, and their cost."""
+"""The plan of a study: its points, the distinct stages behind them in an order in which they can run, their cost."""
 
 import hashlib
 import json
@@ -137,7 +137,9 @@ def registered_revisions(study: Study, store: Store) -> Revisions:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, KeyError) as e:
-        raise InputError(f"{store.study(study.name) / 'points.json'}: not readable ({e}); remove it to register anew") from e
+        raise InputError(
+            f"{store.study(study.name) / 'points.json'}: not readable ({e}); remove it to register anew"
+        ) from e
 
 
 def _stage(stage: Stage) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def run_train(spec: Train, store: Store, worker: Worker) -> dict[str, Any]:
     return manifest
 
 
-def run_stored(source: Any, store: Store, write: Callable[[Any, Path], dict[str, Any]], executed: str) -> dict[str, Any]:
+def run_stored(
+    source: Any, store: Store, write: Callable[[Any, Path], dict[str, Any]], executed: str
+) -> dict[str, Any]:
     """Run the stage that puts a source's tokens into the store; `write(source, directory)` does it and says what it
     wrote. Returns the manifest."""
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()

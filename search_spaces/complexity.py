@@ -1,7 +1,7 @@
 """Which complexity of automata speeds up language pre-training most, and does it hold as models grow?
 
-The paper's protocol (arXiv 2603.10055) at three of its depths: 164M NCA tokens that end with the warmup of a 1.64B-token
-schedule, then OpenWebText, with a band of gzip ratios an arm. Depths 6, 12 and 24 at width 2048.
+The paper's protocol (arXiv 2603.10055) at three of its depths: 164M NCA tokens that end with the warmup of a
+1.64B-token schedule, then OpenWebText, with a band of gzip ratios an arm. Depths 6, 12 and 24 at width 2048.
 """
 
 from ray import tune

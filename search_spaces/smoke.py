@@ -42,7 +42,6 @@ def permuted(seed):
     return scratch(seed).after(warm(seed), Transfer(permute=True))
 
 
-
 study = Study(
     name="smoke",
     question=__doc__,

@@ -10,11 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from harness.sources.nca import NCA
 from harness.sources.text import BPE, Text
 from harness.specs import Corpus, Evaluation, Llama, Recipe, Train
 from harness.store import Store
+
+settings.register_profile("untimed", deadline=None)  # the machine may be busy
+settings.load_profile("untimed")
 
 WORDS = ("alpha", "beta", "gamma", "delta", "naïve", "日本", "def f(x):", "return x", "0.5")
 

@@ -140,9 +140,7 @@ def weights(store: Store, address: str) -> bytes:
 
 
 @pytest.mark.ray
-def test_ray_and_this_process_give_the_same_curves_bit_for_bit(
-    ray_here: Any, space_file: Path, tmp_path: Path
-) -> None:
+def test_ray_and_this_process_give_the_same_curves_bit_for_bit(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
     remote, here = Store(tmp_path / "remote"), Store(tmp_path / "here")
     plan, outcome = run(ray_here, str(space_file), remote)
     assert outcome.computed == set(plan.stages) and not outcome.failed
@@ -180,7 +178,9 @@ def test_a_killed_worker_goes_on_where_it_was_and_gives_the_same_curve(
     target = f"{space_file.parent / 'long.py'}:long"
     store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
     plan = plans.make(space.load(target))
-    warm = next(d for d, s in plan.stages.items() if isinstance(s, Train) and s.init is None and not s.corpus.source.stored)
+    warm = next(
+        d for d, s in plan.stages.items() if isinstance(s, Train) and s.init is None and not s.corpus.source.stored
+    )
     killed: list[int] = []
 
     def kill() -> None:
@@ -224,9 +224,7 @@ def test_two_workers_train_every_sequence_once_and_agree_with_one(
             np.testing.assert_allclose(losses[0], losses[1], atol=2e-4)
 
 
-@given(
-    units=st.sampled_from([1, 2, 4, 6]), first=st.integers(0, 5), steps=st.integers(6, 40), rows=st.integers(1, 3)
-)
+@given(units=st.sampled_from([1, 2, 4, 6]), first=st.integers(0, 5), steps=st.integers(6, 40), rows=st.integers(1, 3))
 def test_the_blocks_of_every_world_size_hold_each_steps_own_sequences(
     units: int, first: int, steps: int, rows: int
 ) -> None:
@@ -263,5 +261,3 @@ def test_workers_that_do_not_divide_the_batch_are_refused(space_file: Path) -> N
     plan = plans.make(space.load(str(space_file)))
     with pytest.raises(InputError, match=r"workers = 3: does not divide Recipe.batch = 8"):
         check_divides(plan.stages.values(), 3)
-
-

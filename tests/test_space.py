@@ -19,7 +19,7 @@ BANDS = [(0.2, 0.3), (0.3, 0.4)]
 
 
 def run(depth: int = 1, seed: int = 0, lr: float = 1e-3, band: Any = None) -> Train:
-    model = Llama(depth=depth, width=16, heads=2, mlp=24, context=32)
+    model = Llama(depth=depth, width=16, heads=2, mlp=24, context=40)
     return Train(Corpus(NCA(band=band)), 1024, model, Recipe(lr=lr, batch=8), seed)
 
 
@@ -213,7 +213,7 @@ def test_an_arm_that_returns_something_else_is_refused() -> None:
         run(seed=seed)  # no return
         return None  # type: ignore[return-value]
 
-    with pytest.raises(InputError, match="^arm forgot returned None: an arm returns a Train$"):
+    with pytest.raises(InputError, match=r"^arm forgot returned None: an arm returns a Train$"):
         Study("s", "?", forgot, [], {"seed": 0}).points()
 
 
@@ -225,7 +225,7 @@ from harness.space import Study
 from harness.specs import Corpus, Llama, Recipe, Train
 
 def scratch(seed):
-    model = Llama(depth=1, width=16, heads=2, mlp=24, context=32)
+    model = Llama(depth=1, width=16, heads=2, mlp=24, context=40)
     return Train(Corpus(NCA()), 1024, model, Recipe(lr=1e-3, batch=8), seed)
 
 study = Study({name!r}, "?", scratch, [], {{"seed": 0}})

@@ -13,8 +13,8 @@ from harness.specs import Sequences, Source
 
 @dataclass(frozen=True)
 class Shuffled:
-    """`source`, a generated source with frames, in pseudorandom order: `what` = "tokens" permutes the patch tokens of every
-    frame by a permutation of its own (delimiters stay in place), "frames" the frames of a sequence in time.
+    """`source`, a generated source with frames, in pseudorandom order: `what` = "tokens" permutes the patch tokens of
+    every frame by a permutation of its own (delimiters stay in place), "frames" the frames of a sequence in time.
 
     Vocabulary, frame length and the positions that are supervised stay those of `source`. Sequence i stays a pure
     function of (settings, seed, i); with "frames" also of the context, whose frames are the ones permuted.

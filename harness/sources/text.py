@@ -1,7 +1,7 @@
 """Text as a source: files or a Hugging Face dataset -> documents -> a byte-level tokenizer -> packed token shards.
 
-A `Text` is itself a stage, whose artifact every run on the same text shares. Tokenising is a few pure functions (`parts`,
-`documents`, `train_tokenizer`, `encode`, `write`), so that a cluster may run `encode` anywhere, in any order;
+A `Text` is itself a stage, whose artifact every run on the same text shares. Tokenising is a few pure functions
+(`parts`, `documents`, `train_tokenizer`, `encode`, `write`), so that a cluster may run `encode` anywhere, in any order;
 `tokenise` is the same in one process. Only the standard library and NumPy are imported to make and hash a `Text`.
 """
 
