@@ -91,8 +91,8 @@ def train(
         own_hash = (own_hash + hash_rows(batch)) % 2**64
         loss, count, grad_norm = optimizer_step(ranked, optimizer, spec, worker, batch, micro, lr_at(spec, step))
         due = time.perf_counter() - last_checkpoint >= worker.checkpoint_every_s and step + 1 < spec.steps
-        loss, count, due = parallel.total([loss, count, float(due and worker.rank == 0)], worker.world, worker.device)
-        train_loss = loss / max(count, 1.0)
+        nats, targets, save = parallel.total([loss, count, float(due and worker.rank == 0)], worker.world, worker.device)
+        train_loss = nats / max(targets, 1.0)
         step += 1
         clock.charge("train")
         curve.live(step, spec, train_loss, resume_directory)
@@ -101,7 +101,7 @@ def train(
             break
         if step in evaluation_steps:
             final = measure(step)
-        if due:
+        if save:
             total_hash = parallel.total_words(own_hash, worker.world, worker.device)
             own_hash = total_hash if worker.rank == 0 else 0
             if worker.rank == 0:
