@@ -1,0 +1,61 @@
+"""Every study in search_spaces/ loads and plans, without a network."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import plan as plans
+from harness.__main__ import describe
+from harness.space import Study, load, load_value
+from harness.specs import Train, parents
+
+FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
+FILES = sorted(FOLDER.glob("*.py"))
+TARGETS = [
+    f"{path}:{name}"
+    for path in FILES
+    for name, value in vars(load_value(str(path), "study")[2]).items()
+    if isinstance(value, Study)
+]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("a plan needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_every_file_has_a_study() -> None:
+    assert {"smoke.py"} <= {path.name for path in FILES}
+    for path in FILES:
+        assert isinstance(load(str(path)), Study)
+
+
+def test_studies_have_names_of_their_own() -> None:
+    names = [load(target).name for target in TARGETS]
+    assert len(set(names)) == len(names)  # a study's name is its directory in the store
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.removeprefix(f"{FOLDER}/"))
+def test_a_study_plans(target: str) -> None:
+    study = load(target)
+    plan = plans.make(study)
+    assert plan.points
+    assert study.question.strip()
+    trains = [s for s in plan.stages.values() if isinstance(s, Train)]
+    assert 0 < plans.cost(trains).flops <= sum(t.flops for p in plan.points for t in p.train.chain())
+    assert study.name in describe(plan, set(), 400.0)
+    registered = plan.registered
+    assert registered == plans.make(study).registered
+    for point in registered["points"]:
+        if point["baseline"] is not None:
+            assert point["differs_in"], f"{point['arm']} is its baseline by another name"
+            assert registered["points"][point["baseline"]]["axes"].items() <= point["axes"].items()
+    for train in trains:
+        assert train.steps >= 20  # a budget of whole steps, and enough of them to be a curve
+        assert set(parents(train)) <= {"tokens", "init"}
