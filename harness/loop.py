@@ -91,7 +91,9 @@ def train(
         own_hash = (own_hash + hash_rows(batch)) % 2**64
         loss, count, grad_norm = optimizer_step(ranked, optimizer, spec, worker, batch, micro, lr_at(spec, step))
         due = time.perf_counter() - last_checkpoint >= worker.checkpoint_every_s and step + 1 < spec.steps
-        nats, targets, save = parallel.total([loss, count, float(due and worker.rank == 0)], worker.world, worker.device)
+        nats, targets, save = parallel.total(
+            [loss, count, float(due and worker.rank == 0)], worker.world, worker.device
+        )
         train_loss = nats / max(targets, 1.0)
         step += 1
         clock.charge("train")
