@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import baselines, environment, loop, resume
 from harness.errors import InputError
-from harness.sources.text import tokenise
+from harness.sources.tokenising import tokenise
 from harness.specs import Sequences, Stage, Train, canonical, digest, parents
 from harness.store import Store, write_json
 from harness.worker import Worker

@@ -204,7 +204,7 @@ class Hub:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
-        monkeypatch.setattr("harness.sources.text._commit", self.commit)
+        monkeypatch.setattr("harness.sources.hub.commit", self.commit)
         monkeypatch.setattr("harness.sources.text._stream", lambda text: None)
 
     def commit(self, kind: str, name: str, revision: str | None, field: str) -> str:

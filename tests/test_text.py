@@ -20,19 +20,12 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.sources import text as module
-from harness.sources.text import (
-    BPE,
-    Part,
-    Pretrained,
-    Text,
-    documents,
-    encode,
-    parts,
-    token_bytes,
-    tokenise,
-    train_tokenizer,
-    write,
-)
+from harness.sources import tokenising
+from harness.sources.files import STDLIB, listing
+from harness.sources.hub import commit
+from harness.sources.text import BPE, Part, Pretrained, Text, documents, parts, split_of
+from harness.sources.tokenising import encode, tokenise, train_tokenizer, training_texts, write
+from harness.sources.tokenizer import token_bytes
 from harness.specs import Corpus, Llama, Recipe, Train, differences, digest, parents
 
 WORDS = ["alpha", "beta", "gamma", "delta", "naïve", "日本", "def f(x):\n    return x", "0.5"]
@@ -83,7 +76,7 @@ def by_split(text):
     found = {"train": [], "validation": []}
     for part in parts(text):
         for document in documents(text, part):
-            found[module._split(text, document.name)].append(document)
+            found[split_of(text, document.name)].append(document)
     return found
 
 
@@ -180,6 +173,7 @@ def test_the_same_text_gives_the_same_bytes(text, tmp_path):
 def test_parts_encoded_in_any_order_and_written_in_order_are_the_whole(text, tmp_path, monkeypatch, part_bytes):
     whole = artifact(text, tmp_path / "whole")
     monkeypatch.setattr(module, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(tokenising, "BATCH_CHARACTERS", part_bytes)
     cut = parts(text)
     assert [p.index for p in cut] == list(range(len(cut)))
     tokenizer = train_tokenizer(text)
@@ -214,8 +208,8 @@ def test_the_tokenizer_has_seen_no_validation_document(folder, text):
 
 def test_the_tokenizer_is_trained_on_a_capped_number_of_bytes(text, monkeypatch):
     train = by_split(text)["train"]
-    monkeypatch.setattr(module, "BPE_TRAINING_BYTES", len(train[0].text.encode()) + 1)
-    assert list(module._training_texts(text)) == [train[0].text, train[1].text]
+    monkeypatch.setattr(tokenising, "BPE_TRAINING_BYTES", len(train[0].text.encode()) + 1)
+    assert list(training_texts(text)) == [train[0].text, train[1].text]
 
 
 def test_only_the_first_documents_are_kept(text):
@@ -294,7 +288,7 @@ def test_the_standard_library_is_a_corpus(tmp_path):
     summary, _ = artifact(text, tmp_path / "out")
     assert summary["train"]["documents"] + summary["validation"]["documents"] == 30
     names = [d.name for part in parts(Text.stdlib()) for d in documents(text, part)]
-    assert {"json/decoder.py", "argparse.py"} <= {f.name for f in module._listing(text)}
+    assert {"json/decoder.py", "argparse.py"} <= {f.name for f in listing(STDLIB, dataset=False)}
     assert not [n for n in names if {"test", "tests", "site-packages", "encodings"} & set(n.split("/"))]
 
 
@@ -410,11 +404,11 @@ def hub(monkeypatch):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    module._commit.cache_clear()
+    commit.cache_clear()
     yield
     server.shutdown()
     server.server_close()
-    module._commit.cache_clear()
+    commit.cache_clear()
 
 
 @pytest.mark.parametrize("revision", [None, "v1"])
@@ -445,14 +439,14 @@ def test_a_dataset_that_cannot_be_had_is_refused(hub, name, revision, message):
 
 def test_a_hub_out_of_reach_is_one_clear_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # discard: nothing listens
-    module._commit.cache_clear()
+    commit.cache_clear()
     with pytest.raises(InputError, match=r"Text.dataset = 'who/corpus': the hub cannot be reached") as e:
         Text("who/corpus", tokenizer=BPE(300)).resolved()
     assert "\n" not in str(e.value)
 
 
 def test_without_the_network_a_commit_stays_open(folder, monkeypatch):
-    monkeypatch.setattr(module, "_commit", None)
+    monkeypatch.setattr("harness.sources.hub.commit", None)
     web = Text("who/corpus", tokenizer=BPE(300))
     assert web.resolved(network=False) == web
     assert web.unresolved

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from harness.sources import text
+from harness.sources import tokenising
+from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
 from harness.worker import Batch
 
@@ -89,19 +90,19 @@ def configure() -> None:
 class Encode:
     """An actor that tokenises parts of a text."""
 
-    def __init__(self, source: text.Text, tokenizer: str) -> None:
+    def __init__(self, source: Text, tokenizer: str) -> None:
         self.source, self.tokenizer = source, tokenizer
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return text.encode(self.source, self.tokenizer, row["part"])
+        return tokenising.encode(self.source, self.tokenizer, row["part"])
 
 
-def tokenise(source: text.Text, directory: Path, cpus: float) -> dict[str, Any]:
+def tokenise(source: Text, directory: Path, cpus: float) -> dict[str, Any]:
     """Tokenise `source` over the cluster, part by part, and pack it in order into `directory`."""
     configure()
-    tokenizer = text.train_tokenizer(source)
-    parts = [{"part": part} for part in text.parts(source)]
-    encoded = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
+    tokenizer = tokenising.train_tokenizer(source)
+    rows = [{"part": part} for part in parts(source)]
+    encoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Encode, fn_constructor_args=(source, tokenizer), num_cpus=cpus, compute=ray.data.ActorPoolStrategy(size=1)
     )
-    return text.write(source, tokenizer, encoded.iter_rows(), directory)
+    return tokenising.write(source, tokenizer, encoded.iter_rows(), directory)
