@@ -30,7 +30,7 @@ def scratch(seed: int) -> Train:
 
 
 def warm(seed: int) -> Train:
-    return Train(Corpus(NCA(), seed), 512, MODEL, RECIPE, seed)
+    return Train(Corpus(NCA(grid=8), seed), 512, MODEL, RECIPE, seed)
 
 
 def nca(seed: int) -> Train:
@@ -78,7 +78,7 @@ def test_ten_thousand_points_are_planned() -> None:
     def arm(width: int, lr: float, seed: int) -> Train:
         model = Llama(depth=1, width=width, heads=2, mlp=24, context=32)
         base = Train(Corpus(WEB), 1024, model, replace(RECIPE, lr=lr), seed)
-        return base.after(Train(Corpus(NCA(), seed), 512, model, RECIPE, seed))
+        return base.after(Train(Corpus(NCA(grid=8), seed), 512, model, RECIPE, seed))
 
     over = {
         "width": tune.grid_search([16 * k for k in range(1, 11)]),

@@ -17,7 +17,7 @@ STEP = 8 * 32
 
 def stage(steps: int = 100, **recipe: Any) -> Train:
     model = Llama(depth=1, width=16, heads=2, mlp=24, context=32)
-    return Train(Corpus(NCA()), steps * STEP, model, Recipe(**({"lr": 0.5, "batch": 8} | recipe)))
+    return Train(Corpus(NCA(grid=8)), steps * STEP, model, Recipe(**({"lr": 0.5, "batch": 8} | recipe)))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])

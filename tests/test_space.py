@@ -20,22 +20,22 @@ BANDS = [(0.2, 0.3), (0.3, 0.4)]
 
 def run(depth: int = 1, seed: int = 0, lr: float = 1e-3, band: Any = None) -> Train:
     model = Llama(depth=depth, width=16, heads=2, mlp=24, context=40)
-    return Train(Corpus(NCA(band=band)), 1024, model, Recipe(lr=lr, batch=8), seed)
+    return Train(Corpus(NCA(grid=8, band=band)), 1024, model, Recipe(lr=lr, batch=8), seed)
 
 
-def scratch(depth, seed):  # type: ignore[no-untyped-def]
+def scratch(depth, seed):
     return run(depth, seed)
 
 
-def nca(band, seed, depth):  # type: ignore[no-untyped-def]
+def nca(band, seed, depth):
     return run(depth, seed).after(run(depth, seed, band=band))
 
 
-def searched(lr, seed):  # type: ignore[no-untyped-def]
+def searched(lr, seed):
     return run(seed=seed, lr=lr)
 
 
-def deeper(lr, seed):  # type: ignore[no-untyped-def]
+def deeper(lr, seed):
     return run(2, seed, lr)
 
 
@@ -73,7 +73,7 @@ def test_values_reach_the_parameters_of_their_name() -> None:
         axes = dict(point.axes)
         assert (point.train.model.depth, point.train.seed) == (axes["depth"], axes["seed"])
         assert point.train.init is not None
-        assert point.train.init.corpus.source == NCA(band=axes["band"])
+        assert point.train.init.corpus.source == NCA(grid=8, band=axes["band"])
 
 
 def test_every_point_is_paired_with_the_baseline_at_the_same_axes() -> None:
@@ -226,7 +226,7 @@ from harness.specs import Corpus, Llama, Recipe, Train
 
 def scratch(seed):
     model = Llama(depth=1, width=16, heads=2, mlp=24, context=40)
-    return Train(Corpus(NCA()), 1024, model, Recipe(lr=1e-3, batch=8), seed)
+    return Train(Corpus(NCA(grid=8)), 1024, model, Recipe(lr=1e-3, batch=8), seed)
 
 study = Study({name!r}, "?", scratch, [], {{"seed": 0}})
 other = Study("other", "?", scratch, [], {{"seed": 1}})

@@ -12,8 +12,8 @@ from harness.specs import MODULES, Corpus, Llama, Recipe, Train, Transfer
 from harness.transfer import initial_weights, scales
 
 MODEL = Llama(depth=2, width=16, heads=2, mlp=24, context=32, tied=False, init_std=0.25, embed_std=0.5)
-SCRATCH = Train(Corpus(NCA(states=3)), 1024, MODEL, Recipe(lr=1e-3, batch=8), seed=4)
-WARM = replace(SCRATCH, corpus=Corpus(NCA(states=2)), seed=9)
+SCRATCH = Train(Corpus(NCA(states=3, grid=4)), 1024, MODEL, Recipe(lr=1e-3, batch=8), seed=4)
+WARM = replace(SCRATCH, corpus=Corpus(NCA(states=2, grid=4)), seed=9)
 
 
 def shapes(spec: Train) -> dict[str, torch.Size]:
