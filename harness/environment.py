@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -12,10 +13,11 @@ PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "numba",
 
 @functools.cache
 def commit() -> str | None:
-    """The checked-out commit of this project, with '+' if the tree has changes; None outside a checkout."""
+    """The checked-out commit of this project, with '+' if the tree has changes. Outside a checkout, as on a cluster
+    that got a copy, $NCA_COMMIT, else None."""
     here = Path(__file__).resolve().parent.parent
     if not (here / ".git").exists():
-        return None
+        return os.environ.get("NCA_COMMIT")
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
         changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)

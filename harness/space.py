@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import InputError, require
 from harness.rng import named_seed
-from harness.specs import Train, canonical
+from harness.specs import Train, digest
 
 Arm = Callable[..., Train]
 
@@ -72,13 +72,12 @@ class Study:
         axes = []
         for name, parameter in inspect.signature(arm).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-                raise InputError(f"arm {arm.__name__}: parameter {name!r} is no axis; name every axis that it runs over")
+                raise InputError(f"arm {arm.__name__}: parameter {name!r} is no axis; name every axis it runs over")
             if name in self.over:
                 axes.append(name)
             elif parameter.default is parameter.empty:
-                raise InputError(
-                    f"arm {arm.__name__}: axis {name!r} is not in Study.over, which has {', '.join(self.over) or 'none'}"
-                )
+                known = ", ".join(self.over) or "none"
+                raise InputError(f"arm {arm.__name__}: axis {name!r} is not in Study.over, which has {known}")
         return axes
 
     def points(self) -> list[Point]:
@@ -117,7 +116,7 @@ def _point(arm: Arm, axes: tuple[tuple[str, Any], ...]) -> Point:
     label = " ".join([arm.__name__, *(f"{k}={v}" for k, v in axes)])
     try:
         train = arm(**dict(axes))
-        canonical(train)
+        digest(train)
     except InputError as e:
         raise InputError(f"{label}: {e}") from e
     if not isinstance(train, Train):
@@ -181,7 +180,7 @@ def load_value(target: str, default: str) -> tuple[Any, str, Any]:
 
 
 def _line_in(error: BaseException, file: str) -> str:
-    """":<line>" of the last frame of `error` in `file`."""
+    """ "The last line of `file` that `error` came through, as ":<line>"."""
     found, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:

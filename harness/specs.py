@@ -239,14 +239,22 @@ class Train:
             self.tokens >= self.step_tokens,
             "Train.tokens",
             self.tokens,
-            f"one step is {self.recipe.batch} x {self.model.context} = {self.step_tokens} tokens; ask for at least that",
+            f"one step is {self.recipe.batch} x {self.model.context} = {self.step_tokens} tokens; use at least that",
         )
         object.__setattr__(self, "tokens", int(self.tokens) // self.step_tokens * self.step_tokens)
         horizon = self.recipe.horizon
         if horizon is not None:
-            require(horizon >= self.tokens, "Recipe.horizon", horizon, f"must reach the stage's {self.tokens} tokens")
-            if horizon == self.tokens:  # one address for "its own budget", however it was said
-                object.__setattr__(self, "recipe", replace(self.recipe, horizon=None))
+            whole = int(horizon) // self.step_tokens * self.step_tokens
+            require(whole >= self.tokens, "Recipe.horizon", horizon, f"must reach the stage's {self.tokens} tokens")
+            # One address for "its own budget", however it was said.
+            object.__setattr__(self, "recipe", replace(self.recipe, horizon=None if whole == self.tokens else whole))
+        frame = self.corpus.source.frame_tokens
+        require(
+            frame is None or self.model.context >= frame,
+            "Llama.context",
+            self.model.context,
+            f"the first frame of {frame} tokens has no targets, so a longer context is needed",
+        )
         require(
             (self.init is None) == (self.transfer is None),
             "Train.transfer",
@@ -317,21 +325,36 @@ def parents(stage: Stage) -> dict[str, Stage]:
     return found
 
 
+PLAIN = frozenset((str, bool, int, type(None)))
+
+
+@functools.cache
+def _identity(kind: type) -> tuple[tuple[str, ...], dict[str, Any]] | None:
+    """Of a dataclass: the fields that make its identity, and its type and version; None of any other type."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    head: dict[str, Any] = {"type": kind.__name__}
+    if hasattr(kind, "version"):
+        head["version"] = kind.version
+    return tuple(f.name for f in dataclasses.fields(kind) if f.metadata.get("identity", True)), head
+
+
 def canonical(value: Any, path: str = "") -> Any:
     """`value` as plain JSON data: dataclasses as objects with their type and version, 1 and 1.0 the same number.
 
     Raises InputError for what has no canonical form (NaN, infinities, callables, anything not a value).
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out: dict[str, Any] = {"type": type(value).__name__}
-        if hasattr(value, "version"):
-            out["version"] = value.version
-        for f in dataclasses.fields(value):
-            if f.metadata.get("identity", True):
-                out[f.name] = canonical(getattr(value, f.name), f"{path}.{f.name}" if path else f.name)
-        return out
-    if value is None or isinstance(value, str | bool | int):
+    kind = type(value)
+    if kind in PLAIN:
         return value
+    identity = _identity(kind)
+    if identity is not None:
+        names, head = identity
+        out = dict(head)
+        for name in names:
+            inner = getattr(value, name)
+            out[name] = inner if type(inner) in PLAIN else canonical(inner, f"{path}.{name}" if path else name)
+        return out
     if isinstance(value, float):
         require(math.isfinite(value), path or "value", value, "has no canonical form; use a finite number")
         return int(value) if value.is_integer() else value
@@ -339,14 +362,20 @@ def canonical(value: Any, path: str = "") -> Any:
         return [canonical(v, f"{path}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         return {k: canonical(v, f"{path}.{k}") for k, v in value.items()}
-    raise InputError(f"{path or 'value'} = {value!r}: a {type(value).__name__} has no canonical form; use plain values")
+    raise InputError(f"{path or 'value'} = {value!r}: a {kind.__name__} has no canonical form; use plain values")
 
 
-@functools.lru_cache(maxsize=100_000)
 def digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`: the address of its artifact."""
+    # Kept in the frozen value itself: a cache by equality would take True for 1, and needs hashable fields.
+    kept = getattr(value, "_digest", None)
+    if kept is not None:
+        return str(kept)
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    found = hashlib.sha256(text.encode()).hexdigest()
+    if _identity(type(value)) is not None:
+        object.__setattr__(value, "_digest", found)
+    return found
 
 
 def short(value: Any) -> str:

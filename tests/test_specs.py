@@ -40,7 +40,7 @@ STEP = 8 * 32
 
 
 def small(**changes: Any) -> Train:
-    values: dict[str, Any] = {"corpus": Corpus(NCA()), "tokens": 10 * STEP, "model": SMALL}
+    values: dict[str, Any] = {"corpus": Corpus(NCA(grid=8)), "tokens": 10 * STEP, "model": SMALL}
     return Train(**(values | {"recipe": Recipe(lr=1e-3, batch=8)} | changes))
 
 
@@ -87,9 +87,7 @@ def test_a_whole_number_has_one_digest_however_it_is_written(number: int) -> Non
     assert digest(Anything(number)) == digest(Anything(float(number)))
 
 
-@pytest.mark.xfail(strict=True, reason="digest is cached by equality, and True == 1")
 def test_a_truth_value_is_no_number_whichever_was_hashed_first() -> None:
-    assert canonical(Anything(True)) != canonical(Anything(1))
     for pair in ((True, 1), (0, False)):
         first, second = (digest(Anything((value,))) for value in pair)
         assert first != second
@@ -103,12 +101,10 @@ def test_tuples_and_lists_have_one_digest(value: Any) -> None:
     assert canonical(Anything(value)) == canonical(Anything(as_tuples(value)))
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the cache of digest asks for hashable values")
 def test_values_that_hold_lists_have_a_digest() -> None:
     assert digest(Anything([1, [2, 3]])) == digest(Anything((1, (2, 3))))
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the cache of digest asks for hashable values")
 def test_the_order_of_a_mapping_is_no_identity() -> None:
     assert digest(Anything({"a": 1, "b": 2})) == digest(Anything({"b": 2, "a": 1}))
 
@@ -143,9 +139,9 @@ def test_type_and_version_are_identity() -> None:
 
 
 MORE: dict[type, dict[str, Any]] = {
-    Corpus: {"source": NCA(states=3), "seed": 1, "epochs": 2},
+    Corpus: {"source": NCA(grid=8, states=3), "seed": 1, "epochs": 2},
     Llama: {
-        "depth": 3, "width": 32, "heads": 4, "mlp": 25, "context": 16, "tied": False, "rope_theta": 5e3,
+        "depth": 3, "width": 32, "heads": 4, "mlp": 25, "context": 24, "tied": False, "rope_theta": 5e3,
         "norm_eps": 1e-6, "init_std": 0.03, "embed_std": 0.03,
     },
     Recipe: {
@@ -155,11 +151,12 @@ MORE: dict[type, dict[str, Any]] = {
     Evaluation: {"points": 5, "sequences": 7},
     Transfer: {"reinit": (), "embed_std": 0.3, "permute": True},
     Train: {
-        "corpus": Corpus(NCA(states=3)), "tokens": 11 * STEP, "model": Llama(), "recipe": Recipe(lr=2e-3, batch=8),
+        "corpus": Corpus(NCA(grid=8, states=3)), "tokens": 11 * STEP, "model": Llama(),
+        "recipe": Recipe(lr=2e-3, batch=8),
         "seed": 1, "evaluation": Evaluation(points=5), "init": small(seed=7), "transfer": Transfer(),
     },
 }  # fmt: skip
-PLAIN = {Corpus: Corpus(NCA()), Llama: SMALL, Recipe: Recipe(lr=1e-3, batch=8), Evaluation: Evaluation()}
+PLAIN = {Corpus: Corpus(NCA(grid=8)), Llama: SMALL, Recipe: Recipe(lr=1e-3, batch=8), Evaluation: Evaluation()}
 PLAIN |= {Transfer: Transfer(), Train: small()}
 
 
@@ -182,7 +179,7 @@ def test_every_field_is_part_of_the_identity(kind: type, name: str) -> None:
 
 def test_differences_are_dotted_names_and_only_those_that_differ() -> None:
     a = small()
-    b = replace(a, recipe=replace(a.recipe, lr=2e-3, clip=None), corpus=Corpus(NCA(states=3, band=(0.1, 0.2))))
+    b = replace(a, recipe=replace(a.recipe, lr=2e-3, clip=None), corpus=Corpus(NCA(grid=8, states=3, band=(0.1, 0.2))))
     assert differences(a, b) == ["corpus.source.states", "corpus.source.band", "recipe.lr", "recipe.clip"]
     assert differences(a, replace(a, tokens=a.tokens)) == []
     assert differences(a, replace(a, corpus=Corpus(Text("x/y", tokenizer=BPE(300))))) == ["corpus.source"]
@@ -190,7 +187,7 @@ def test_differences_are_dotted_names_and_only_those_that_differ() -> None:
 
 def test_a_pair_differs_in_init_and_transfer_by_name_however_the_earlier_stage_differs() -> None:
     scratch, other = small(), small(seed=9)
-    warm = scratch.after(small(corpus=Corpus(NCA(states=3)), seed=4))
+    warm = scratch.after(small(corpus=Corpus(NCA(grid=8, states=3)), seed=4))
     assert differences(warm, scratch) == ["init", "transfer"]
     assert differences(warm, scratch.after(other)) == ["init"]
     assert differences(warm, replace(warm, transfer=Transfer(permute=True))) == ["transfer.permute"]
@@ -217,14 +214,13 @@ def test_a_horizon_that_ends_with_the_stage_is_the_default() -> None:
     assert with_horizon(10 * STEP, 11 * STEP) != with_horizon(10 * STEP, None)
 
 
-@pytest.mark.xfail(strict=True, reason="tokens are floored to whole steps and the horizon is not")
 @given(tokens=st.integers(STEP, 20 * STEP))
 def test_a_horizon_is_whole_steps_as_the_budget_is(tokens: int) -> None:
     assert with_horizon(tokens, tokens) == with_horizon(tokens, None)
 
 
 def test_after_starts_from_the_earlier_stage_and_changes_nothing_else() -> None:
-    warm, scratch = small(corpus=Corpus(NCA(states=3))), small()
+    warm, scratch = small(corpus=Corpus(NCA(grid=8, states=3))), small()
     train = scratch.after(warm)
     assert (train.init, train.transfer) == (warm, Transfer())
     assert replace(train, init=None, transfer=None) == scratch
@@ -327,8 +323,8 @@ REFUSED: list[tuple[Callable[..., Any], str, Any]] = [
     *((Train, "seed", bad) for bad in (-1, 2**63)),
     *((Train, "tokens", bad) for bad in (0, -STEP, STEP - 1, NAN)),
 ]
-NEEDED: dict[Any, dict[str, Any]] = {Recipe: {"lr": 1e-3}, Corpus: {"source": NCA()}}
-NEEDED |= {Train: {"corpus": Corpus(NCA()), "tokens": STEP, "model": SMALL, "recipe": Recipe(lr=1e-3, batch=8)}}
+NEEDED: dict[Any, dict[str, Any]] = {Recipe: {"lr": 1e-3}, Corpus: {"source": NCA(grid=8)}}
+NEEDED |= {Train: {"corpus": Corpus(NCA(grid=8)), "tokens": STEP, "model": SMALL, "recipe": Recipe(lr=1e-3, batch=8)}}
 
 
 @pytest.mark.parametrize(
@@ -347,14 +343,15 @@ def test_bad_settings_are_refused_in_one_line(kind: Callable[..., Any], name: st
     ("make", "field_name"),
     [
         (lambda: small(recipe=Recipe(lr=1e-3, batch=8, horizon=9 * STEP)), "Recipe.horizon"),
+        (lambda: small(model=replace(SMALL, context=17)), "Llama.context"),
         (lambda: small(init=small()), "Train.transfer"),
         (lambda: small(transfer=Transfer()), "Train.transfer"),
         (lambda: small().after(small(model=replace(SMALL, depth=3))), "Train.init.model.depth"),
         (lambda: small().after(small(model=replace(SMALL, width=32))), "Train.init.model.width"),
         (lambda: small().after(small(model=replace(SMALL, tied=False))), "Train.init.model.tied"),
-        (lambda: small().after(small(corpus=Corpus(NCA(states=3))), Transfer(reinit=())), "Transfer.reinit"),
+        (lambda: small().after(small(corpus=Corpus(NCA(grid=8, states=3))), Transfer(reinit=())), "Transfer.reinit"),
     ],
-    ids=["horizon", "init alone", "transfer alone", "depth", "width", "tied", "vocabulary"],
+    ids=["horizon", "no target", "init alone", "transfer alone", "depth", "width", "tied", "vocabulary"],
 )
 def test_stages_that_do_not_fit_are_refused_in_one_line(make: Callable[[], Train], field_name: str) -> None:
     with pytest.raises(InputError, match=rf"^{field_name} = .*: ") as refused:
@@ -363,7 +360,7 @@ def test_stages_that_do_not_fit_are_refused_in_one_line(make: Callable[[], Train
 
 
 def test_weights_may_cross_to_another_context_and_scale() -> None:
-    warm = small(model=replace(SMALL, context=16, init_std=0.5, embed_std=0.5), tokens=10 * STEP)
+    warm = small(model=replace(SMALL, context=24, init_std=0.5, embed_std=0.5), tokens=10 * STEP)
     assert small().after(warm).init == warm
 
 

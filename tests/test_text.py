@@ -73,7 +73,7 @@ def artifact(text, directory):
 
 
 def by_split(text):
-    found = {"train": [], "validation": []}
+    found: dict[str, list[object]] = {"train": [], "validation": []}
     for part in parts(text):
         for document in documents(text, part):
             found[split_of(text, document.name)].append(document)
@@ -345,6 +345,7 @@ def test_a_local_dataset_is_what_it_holds_not_where_it_lies(repository, tmp_path
     assert text.revision is None
     moved = Text(str(repository.rename(tmp_path / "moved")), tokenizer=BPE(300)).resolved()
     assert digest(text) == digest(moved)
+    assert moved.files is not None
     next(Path(moved.files).rglob("*test*")).write_bytes(b"changed")
     with pytest.raises(InputError, match="changed since it was registered"):
         parts(moved)
@@ -482,6 +483,7 @@ def test_a_pretrained_tokenizer_is_used_as_it_is(folder, trained, tmp_path):
     results = []
     for k, name in enumerate((trained, trained.parent)):
         text = Text.local(folder, tokenizer=Pretrained(str(name), 302), held_out=0.2).resolved()
+        assert isinstance(text.tokenizer, Pretrained)
         assert text.tokenizer.content == hashlib.sha256(trained.read_bytes()).hexdigest()
         results.append((digest(text), artifact(text, tmp_path / f"out{k}")))
     assert results[0] == results[1]

@@ -178,4 +178,12 @@ def reason(error: BaseException) -> str:
 def admit(plan: Plan, workers: int, concurrent: int | None) -> Resources:
     """What every stage gets on the cluster that is connected; raises InputError before anything starts."""
     check_divides(plan.stages.values(), workers)
-    return allot(ray.cluster_resources(), workers, concurrent)
+    return allot(most_resources(), workers, concurrent)
+
+
+def most_resources() -> dict[str, float]:
+    """What the cluster has or, with an autoscaler, can grow to; an idle cluster may have a head alone."""
+    here = ray.cluster_resources()
+    # Ray has no public call for it; Ray Train asks in the same way.
+    limit = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(here.get(name, 0.0), limit.get(name, 0.0)) for name in {*here, *limit}}
