@@ -180,7 +180,7 @@ def load_value(target: str, default: str) -> tuple[Any, str, Any]:
 
 
 def _line_in(error: BaseException, file: str) -> str:
-    """ "The last line of `file` that `error` came through, as ":<line>"."""
+    """The last line of `file` that `error` came through, with a colon before it."""
     found, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:

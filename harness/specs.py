@@ -344,7 +344,7 @@ def canonical(value: Any, path: str = "") -> Any:
 
     Raises InputError for what has no canonical form (NaN, infinities, callables, anything not a value).
     """
-    kind = type(value)
+    kind: Any = type(value)
     if kind in PLAIN:
         return value
     identity = _identity(kind)
@@ -373,7 +373,8 @@ def digest(value: Any) -> str:
         return str(kept)
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     found = hashlib.sha256(text.encode()).hexdigest()
-    if _identity(type(value)) is not None:
+    kind: Any = type(value)
+    if _identity(kind) is not None:
         object.__setattr__(value, "_digest", found)
     return found
 
