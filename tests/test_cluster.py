@@ -1,7 +1,6 @@
 """The Ray side: same results as in process, whatever is killed, and nothing started that cannot fit."""
 
 import json
-import os
 import signal
 import threading
 import time
@@ -97,7 +96,6 @@ def ray_here() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
     from harness.cluster import sweep
 
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "30"
     sweep.connect(2)
     yield sweep
     ray.shutdown()

@@ -8,28 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.cluster.resources import Resources, allot, check_divides
-from harness.plan import Plan
-from harness.space import MODULE_PREFIX
-from harness.specs import Stage, Train, digest, parents
-from harness.store import Store
-
-# Read by Ray when it is imported. Train's controller takes one report a worker a poll (2 s by default).
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the run at once: what is done is published
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no banner of its own; harness.watch shows progress
-
 import ray
 import ray.util.state
 from ray import tune
 from ray.tune.search import Searcher
 
-from harness.cluster import data, train
+from harness.cluster import SETTINGS, data, train
+from harness.cluster.resources import Resources, allot, check_divides
+from harness.plan import Plan
+from harness.space import MODULE_PREFIX
+from harness.specs import Stage, Train, digest, parents
 from harness.stages import check_budget, open_reader, run_stored
+from harness.store import Store
 
 HEAD = {"node:__internal_head__": 0.001}
 """A trial only drives: it sits on the head node and takes no CPU from training."""
@@ -97,7 +87,7 @@ def connect(cpus: int | None = None) -> None:
         return
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", **quiet)
+        ray.init(address="auto", runtime_env={"env_vars": {name: os.environ[name] for name in SETTINGS}}, **quiet)
     else:
         # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
         ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
