@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import plan as plans
 from harness import space, watch
 from harness.errors import InputError
+from harness.outcome import Outcome, needs, standing
 from harness.plan import si
 from harness.specs import Train
 from harness.store import Store
@@ -127,45 +128,47 @@ def run_command(args: argparse.Namespace) -> int:
         if damage := store.damage(digest):
             aside = store.set_aside(digest)
             print(f"damaged: {plans.label(stage)} {digest[:12]}: {'; '.join(damage)}; set aside in {aside}, made anew")
-    todo = [d for d in plan.stages if store.open(d) is None]
-    failed = 0
-    if not todo:
-        print(f"nothing to compute: all {len(plan.stages)} stages of {plan.study.name} are in {store.root}")
+    outcome = standing(plan.stages, store)
+    if not outcome.left(plan.stages):
+        whole = len(outcome.finished) == len(plan.stages)
+        what = f"all {len(plan.stages)} stages of {plan.study.name} are in {store.root}"
+        print(f"nothing to compute: {what if whole else 'what is left needs stages that failed'}")
         plans.register(plan, store, revisions)
     else:
-        print(describe(plan, set(plan.stages) - set(todo), 400.0))
-        failed = compute_here(plan, store, revisions) if args.in_process else compute(plan, store, revisions, args)
+        print(describe(plan, outcome.finished, 400.0))
+        run = compute_here if args.in_process else compute
+        outcome = run(plan, store, revisions, args)
+        print(f"{len(outcome.computed)} stages computed")
+    for digest, reason in outcome.failed.items():
+        print(f"failed: {plans.label(plan.stages[digest])} {digest[:12]}: {reason}", file=sys.stderr)
+    for digest in outcome.blocked:
+        print(f"blocked: {plans.label(plan.stages[digest])} {digest[:12]}: a stage it needs failed", file=sys.stderr)
     write_report(plan, store, args.beside)
-    return 1 if failed else 0
+    return 1 if outcome.failed or outcome.blocked else 0
 
 
-def compute(plan: plans.Plan, store: Store, revisions: plans.Revisions, args: argparse.Namespace) -> int:
-    """Run the plan on Ray; the number of stages that failed or were blocked."""
+def compute(plan: plans.Plan, store: Store, revisions: plans.Revisions, args: argparse.Namespace) -> Outcome:
+    """Run the plan on Ray."""
     from harness.cluster import sweep
 
     sweep.connect(args.cpus)
     resources = sweep.admit(plan, args.workers, args.concurrent)
     plans.register(plan, store, revisions)
     with watch.Live(plan, store):
-        outcome = sweep.run(plan, store, resources, args.checkpoint_every)
-    print(f"{len(outcome.computed)} stages computed, {len(outcome.failed)} failed, {len(outcome.blocked)} blocked")
-    for digest, reason in outcome.failed.items():
-        print(f"failed: {plans.label(plan.stages[digest])} {digest[:12]}: {reason}", file=sys.stderr)
-    for digest in outcome.blocked:
-        print(f"blocked: {plans.label(plan.stages[digest])} {digest[:12]}: a stage it needs failed", file=sys.stderr)
-    return len(outcome.failed) + len(outcome.blocked)
+        return sweep.run(plan, store, resources, args.checkpoint_every)
 
 
-def compute_here(plan: plans.Plan, store: Store, revisions: plans.Revisions) -> int:
-    """Run the plan in this process, without Ray."""
+def compute_here(plan: plans.Plan, store: Store, revisions: plans.Revisions, _: argparse.Namespace) -> Outcome:
+    """Run the plan in this process, without Ray, one stage after another."""
     from harness import stages
 
     plans.register(plan, store, revisions)
+    outcome, needed = standing(plan.stages, store), needs(plan.stages)
     with watch.Live(plan, store):
-        for digest, stage in plan.stages.items():
-            if store.open(digest) is None:
-                stages.run_here(stage, store)
-    return 0
+        while left := outcome.left(plan.stages):
+            outcome.settle(left[0], stages.run_here(plan.stages[left[0]], store)["status"])
+            outcome.block(needed)
+    return outcome
 
 
 def status_command(args: argparse.Namespace) -> int:

@@ -11,3 +11,11 @@ def require(condition: bool, field: str, value: Any, way_out: str) -> None:
     """Raise `InputError("<field> = <value>: <way_out>")` unless `condition` holds."""
     if not condition:
         raise InputError(f"{field} = {value!r}: {way_out}")
+
+
+def whole(field: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as an integer, if it is a whole number (3 or 3.0) from `least` to `most`; else InputError."""
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    fits = number and value == value // 1 and value >= least and (most is None or value <= most)
+    require(fits, field, value, f"use a whole number of at least {least}" + (f" and at most {most}" if most else ""))
+    return int(value)

@@ -57,6 +57,8 @@ class Study:
         plain = self.name.replace("-", "").replace("_", "").isalnum()
         require(plain, "Study.name", self.name, "use letters, digits, - and _ (it names a directory)")
         require(self.num_samples >= 1, "Study.num_samples", self.num_samples, "use at least 1")
+        for arm in self.all_arms:
+            require(hasattr(arm, "__name__"), "Study.arms", arm, "an arm is a function; wrap it in one with a name")
         require(self.sesoi > 1, "Study.sesoi", self.sesoi, "use a speedup above 1")
         names = [arm.__name__ for arm in self.all_arms]
         require(len(set(names)) == len(names), "Study.arms", names, "give every arm a name of its own")
@@ -119,6 +121,8 @@ def _point(arm: Arm, axes: tuple[tuple[str, Any], ...]) -> Point:
         digest(train)
     except InputError as e:
         raise InputError(f"{label}: {e}") from e
+    except Exception as e:  # whatever an arm's own code raises
+        raise InputError(f"{label}: {type(e).__name__}: {e}") from e
     if not isinstance(train, Train):
         raise InputError(f"arm {arm.__name__} returned {train!r}: an arm returns a Train")
     return Point(arm.__name__, axes, train)
@@ -140,8 +144,8 @@ def variants(over: Mapping[str, Any], num_samples: int) -> Iterator[dict[str, An
         state = np.random.RandomState(sample)
         for _, setting in generate_variants(space, constant_grid_search=True, random_state=state):
             yield setting
-        if space == dict(over):  # nothing is sampled, so another sample would be the same
-            return
+        if not any(isinstance(value, Domain) for value in over.values()):
+            return  # nothing is sampled, so another sample would be the same
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from harness.errors import InputError, require
+from harness.errors import InputError, require, whole
 
 IDENTITY_FREE: dict[str, bool] = {"identity": False}
 """Metadata of a dataclass field that says where something lies, not what it is; digests skip it."""
@@ -74,6 +74,13 @@ class Sequences(Protocol):
         """UTF-8 bytes of every token id, int64 (vocab_size,); None where tokens stand for no text."""
 
 
+def _whole(value: Any, **least: int) -> None:
+    """Make the named fields of a frozen value integers of at least so much, below 2**63; else InputError."""
+    for name, low in least.items():
+        number = whole(f"{type(value).__name__}.{name}", getattr(value, name), low, 2**63 - 1)
+        object.__setattr__(value, name, number)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A source in one order. `seed` numbers the order (and, for a generated source, the draws); two arms with an
@@ -84,8 +91,7 @@ class Corpus:
     epochs: int = 1
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "Corpus.seed", self.seed, "use an integer from 0 to 2**63 - 1")
-        require(self.epochs >= 1, "Corpus.epochs", self.epochs, "use at least 1")
+        _whole(self, seed=0, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,8 @@ class Llama:
     embed_std: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "heads", "mlp", "context"):
-            require(getattr(self, name) >= 1, f"Llama.{name}", getattr(self, name), "use at least 1")
+        _whole(self, depth=1, width=1, heads=1, mlp=1, context=1)
+        require(isinstance(self.tied, bool), "Llama.tied", self.tied, "use True or False")
         require(
             self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0,
             "Llama.heads",
@@ -159,10 +165,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "Recipe.lr", self.lr, "use a positive number")
-        require(self.batch >= 1, "Recipe.batch", self.batch, "use at least 1 sequence a step")
+        _whole(self, batch=1, warmup=0)
         require(self.schedule in ("cosine", "wsd"), "Recipe.schedule", self.schedule, "use 'cosine' or 'wsd'")
         require(self.precision in ("fp32", "bf16"), "Recipe.precision", self.precision, "use 'fp32' or 'bf16'")
-        require(self.warmup >= 0, "Recipe.warmup", self.warmup, "use 0 or more tokens")
         require(0 < self.decay <= 1, "Recipe.decay", self.decay, "use a fraction of the horizon in (0, 1]")
         require(0 <= self.final_lr <= 1, "Recipe.final_lr", self.final_lr, "use a fraction of lr in [0, 1]")
         require(self.weight_decay >= 0, "Recipe.weight_decay", self.weight_decay, "use 0 or more")
@@ -181,8 +186,7 @@ class Evaluation:
     sequences: int = 96
 
     def __post_init__(self) -> None:
-        require(self.points >= 1, "Evaluation.points", self.points, "use at least 1")
-        require(self.sequences >= 1, "Evaluation.sequences", self.sequences, "use at least 1")
+        _whole(self, points=1, sequences=1)
 
     def steps(self, total: int) -> list[int]:
         """Optimizer steps, ascending, after which a stage of `total` steps is evaluated; first 0, last `total`."""
@@ -234,20 +238,21 @@ class Train:
     transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "Train.seed", self.seed, "use an integer from 0 to 2**63 - 1")
+        _whole(self, seed=0, tokens=0)
         require(
             self.tokens >= self.step_tokens,
             "Train.tokens",
             self.tokens,
             f"one step is {self.recipe.batch} x {self.model.context} = {self.step_tokens} tokens; use at least that",
         )
-        object.__setattr__(self, "tokens", int(self.tokens) // self.step_tokens * self.step_tokens)
+        object.__setattr__(self, "tokens", self.tokens // self.step_tokens * self.step_tokens)
         horizon = self.recipe.horizon
         if horizon is not None:
-            whole = int(horizon) // self.step_tokens * self.step_tokens
-            require(whole >= self.tokens, "Recipe.horizon", horizon, f"must reach the stage's {self.tokens} tokens")
+            steps = whole("Recipe.horizon", horizon, 0) // self.step_tokens
+            require(steps >= self.steps, "Recipe.horizon", horizon, f"must reach the stage's {self.tokens} tokens")
             # One address for "its own budget", however it was said.
-            object.__setattr__(self, "recipe", replace(self.recipe, horizon=None if whole == self.tokens else whole))
+            own = None if steps == self.steps else steps * self.step_tokens
+            object.__setattr__(self, "recipe", replace(self.recipe, horizon=own))
         frame = self.corpus.source.frame_tokens
         require(
             frame is None or self.model.context >= frame,
@@ -373,8 +378,7 @@ def digest(value: Any) -> str:
         return str(kept)
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     found = hashlib.sha256(text.encode()).hexdigest()
-    kind: Any = type(value)
-    if _identity(kind) is not None:
+    if dataclasses.is_dataclass(value) and hasattr(value, "__dict__"):
         object.__setattr__(value, "_digest", found)
     return found
 

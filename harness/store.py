@@ -118,8 +118,12 @@ class Store:
         return {d for d in digests if self.open(d) is not None}
 
     def manifest(self, digest: str) -> dict[str, Any] | None:
+        """What a published stage says of itself; None if it is not published, or damaged."""
         attempt = self.open(digest)
-        return None if attempt is None else json.loads((attempt / "manifest.json").read_text())
+        try:
+            return None if attempt is None else json.loads((attempt / "manifest.json").read_text())
+        except (OSError, ValueError):
+            return None
 
     def latest_attempt(self, digest: str) -> Path | None:
         """The newest attempt, published or not: what a stage that is running writes to."""

@@ -36,11 +36,11 @@ def look(plan: Plan, store: Store, since: float = 0.0) -> list[StageView]:
 
 def _view(digest: str, stage: Any, store: Store, since: float) -> StageView:
     of = stage.tokens if isinstance(stage, Train) else 0
-    attempt = store.open(digest)
-    if attempt is not None:
-        status = json.loads((attempt / "manifest.json").read_text())["status"]
+    attempt, manifest = store.open(digest), store.manifest(digest)
+    if attempt is not None and manifest is not None:
+        done = manifest["status"] == "finished"
         loss = _last_loss(attempt) if isinstance(stage, Train) else None
-        return StageView(digest, label(stage), "done" if status == "finished" else "diverged", of, of, None, loss)
+        return StageView(digest, label(stage), "done" if done else "diverged", of, of, None, loss)
     live = store.resume(digest) / "live.json"
     newest = store.latest_attempt(digest)
     loss = _last_loss(newest) if newest else None

@@ -367,9 +367,6 @@ def test_what_is_interrupted_exits_with_130_and_goes_on(
     assert len(list(store.root.glob("stages/*/DONE"))) == 7
 
 
-@pytest.mark.xfail(
-    strict=True, raises=FileNotFoundError, reason="what follows a diverged stage is started all the same"
-)
 def test_a_diverged_stage_fails_the_run_and_blocks_only_what_needs_it(
     space: Callable[..., Path], call: Callable[..., int], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -15,6 +14,7 @@ from ray.tune.search import Searcher
 
 from harness.cluster import SETTINGS, data, train
 from harness.cluster.resources import Resources, allot, check_divides
+from harness.outcome import Outcome, needs, standing
 from harness.plan import Plan
 from harness.space import MODULE_PREFIX
 from harness.specs import Stage, Train, digest, parents
@@ -25,42 +25,26 @@ HEAD = {"node:__internal_head__": 0.001}
 """A trial only drives: it sits on the head node and takes no CPU from training."""
 
 
-@dataclass
-class Outcome:
-    """What became of a sweep's stages, by digest."""
-
-    computed: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)
-    """Reason by digest."""
-    blocked: set[str] = field(default_factory=set)
-    """Never started, since a stage that they need failed or diverged."""
-
-
 class StageSearcher(Searcher):
     """Hands out a stage when everything that it reads is in the store: no waves, no locks, each stage once. It keeps
     no state that the store does not have, so a restart is a re-run."""
 
-    def __init__(self, pending: list[str], needs: Mapping[str, set[str]], done: set[str]) -> None:
+    def __init__(self, pending: list[str], needs: Mapping[str, set[str]], outcome: Outcome) -> None:
         super().__init__(metric="stage", mode="max")
         self.pending = pending
         self.needs = needs
-        self.done = set(done)
+        self.outcome = outcome
         self.live: dict[str, str] = {}
-        self.outcome = Outcome()
 
     def suggest(self, trial_id: str) -> Any:
-        lost = set(self.outcome.failed) | self.outcome.blocked
-        for address in list(self.pending):
-            if self.needs[address] & lost:
-                self.pending.remove(address)
-                self.outcome.blocked.add(address)
-                lost.add(address)
+        self.outcome.block(self.needs)
+        self.pending = self.outcome.left(self.pending)
         for address in self.pending:
-            if self.needs[address] <= self.done:
-                self.pending.remove(address)
+            if self.needs[address] <= self.outcome.finished and address not in self.live.values():
                 self.live[trial_id] = address
                 return {"stage": address}
-        return None if self.pending else Searcher.FINISHED
+        waiting = [address for address in self.pending if address not in self.live.values()]
+        return None if waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         address = self.live.pop(trial_id, None)
@@ -68,11 +52,8 @@ class StageSearcher(Searcher):
             return
         if error or not result:
             self.outcome.failed[address] = "stopped"
-        elif result.get("status") == "diverged":
-            self.outcome.failed[address] = "diverged: its loss is not a finite number"
         else:
-            self.done.add(address)
-            self.outcome.computed.add(address)
+            self.outcome.settle(address, result["status"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store says what is done."""
@@ -103,12 +84,11 @@ def register_spaces() -> None:
 
 def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: float) -> Outcome:
     """Run every stage of `plan` that the store lacks."""
-    done = store.done(plan.stages)
-    pending = [d for d in by_longest_chain(plan) if d not in done]
-    needs = {d: {digest(p) for p in parents(s).values()} for d, s in plan.stages.items()}
-    searcher = StageSearcher(pending, needs, done)
+    outcome = standing(plan.stages, store)
+    pending = outcome.left(by_longest_chain(plan))
     if not pending:
-        return searcher.outcome
+        return outcome
+    searcher = StageSearcher(pending, needs(plan.stages), outcome)
     register_spaces()
     count = len(pending)
     name = f"{plan.study.name}-{os.getpid()}"
@@ -122,9 +102,9 @@ def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: floa
     ).fit()
     for result in results:
         if result.error is not None and result.config is not None:
-            searcher.outcome.failed[result.config["stage"]] = reason(result.error)
+            outcome.failed[result.config["stage"]] = reason(result.error)
     shutil.rmtree(store.scratch / "tune" / name, ignore_errors=True)
-    return searcher.outcome
+    return outcome
 
 
 def _trial(

@@ -329,7 +329,7 @@ class NCA:
         require(math.isfinite(self.identity_bias), "NCA.identity_bias", self.identity_bias, "use a finite number")
         require(self.candidates >= 1, "NCA.candidates", self.candidates, "use at least 1")
         if self.band is not None:
-            band = tuple(self.band)
+            band = tuple(self.band) if isinstance(self.band, list | tuple) else ()
             require(
                 len(band) == 2 and 0 <= band[0] < band[1] <= 1,
                 "NCA.band",
