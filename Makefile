@@ -16,8 +16,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
-quickstart: setup ## Run the smoke study (about 5 minutes on 2 cores) and write its report
-	$(BIN)/python -m harness run search_spaces/smoke.py
+quickstart: setup ## Run the smoke study (under 5 minutes on 2 cores) and write its report
+	$(BIN)/python -m harness run search_spaces/smoke.py --beside results/crossover
 
 test: setup ## Run the tests, but for the slow ones
 	$(BIN)/python -m pytest -m "not slow"
