@@ -91,7 +91,7 @@ def cells(frame: pd.DataFrame, plan: dict[str, Any], stages: dict[str, dict[str,
         if index is None:
             return None
         if index not in runs:
-            runs[index] = _run(points[index], stages, curves)
+            runs[index] = _run(plan, points[index], stages, curves)
         return runs[index]
 
     found: dict[tuple[Any, ...], Cell] = {}
@@ -134,32 +134,36 @@ def diverged(loss: np.ndarray) -> bool:
 
 
 def _run(
+    plan: dict[str, Any],
     point: dict[str, Any],
     stages: dict[str, dict[str, Any]],
     curves: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> Run | None:
     digest = point["stage"]
-    if digest not in curves:
+    reached = [stages[d] for d in point["chain"] if d in stages]
+    bad = any(document["status"] == "diverged" for document in reached)
+    if digest not in curves and not bad:
         return None
-    document = stages[digest]
-    before = [stages[d] for d in point["chain"][:-1]]
-    tokens, loss = curves[digest]
-    bad = diverged(loss) or any(d["status"] == "diverged" for d in (*before, document))
-    recipe = document["spec"]["recipe"]
+    # A first stage that diverged leaves a run without a text stage: it is counted, and read as diverged.
+    tokens, loss = curves.get(digest, (np.empty(0), np.empty(0)))
+    bad = bad or diverged(loss)
+    last = reached[-1]
+    recipe = last["spec"]["recipe"] if digest in stages else {"schedule": plan["schedule"]}
     horizon = recipe.get("horizon")
-    undecayed = horizon is not None and horizon > document["tokens"]
-    bits = document["held_out"].get("loss_bits_per_byte")
+    undecayed = horizon is not None and horizon > point["tokens"][-1]
+    bits = None if bad else last["held_out"].get("loss_bits_per_byte")
+    before = [stages[d] for d in point["chain"][:-1] if d in stages]
     return Run(
         stage=digest,
         tokens=tokens,
         loss=loss,
         curve=None if bad else smooth(tokens, loss),
         diverged=bad,
-        text_tokens=document["tokens"],
-        flops_per_token=document["flops"] / document["tokens"],
-        before_tokens=sum(d["tokens"] for d in before),
-        before_flops=sum(d["flops"] + d.get("generation_flops", 0) for d in before),
+        text_tokens=point["tokens"][-1],
+        flops_per_token=point["flops"][-1] / point["tokens"][-1],
+        before_tokens=sum(point["tokens"][:-1]),
+        before_flops=sum(point["flops"][:-1]) + sum(d.get("generation_flops", 0) for d in before),
         schedule=recipe["schedule"] + (", undecayed" if undecayed else ""),
-        bits_per_nat=bits / document["held_out"]["loss_nats"] if bits else float("nan"),
-        machine=(document["hardware"].get("cpu"), document["hardware"].get("gpu"), document["threads"]),
+        bits_per_nat=bits / last["held_out"]["loss_nats"] if bits else float("nan"),
+        machine=(last["hardware"].get("cpu"), last["hardware"].get("gpu"), last["threads"]),
     )

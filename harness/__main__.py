@@ -13,7 +13,7 @@ from harness import space, watch
 from harness.errors import InputError
 from harness.outcome import Outcome, needs, standing
 from harness.plan import si
-from harness.specs import Train
+from harness.specs import Train, digest
 from harness.store import Store
 
 
@@ -57,9 +57,11 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(command=plan_command)
 
     run = commands.add_parser("run", parents=[common, reporting], help="run what the store lacks, then report")
-    run.add_argument("--cpus", type=int, help="CPUs of the Ray instance started here (default: all of this machine's)")
-    run.add_argument("--workers", type=int, default=1, help="training workers a stage (default 1)")
-    run.add_argument("--concurrent", type=int, help="stages at once (default: as many as fit)")
+    run.add_argument(
+        "--cpus", type=positive, help="CPUs of the Ray instance started here (default: all of this machine's)"
+    )
+    run.add_argument("--workers", type=positive, default=1, help="training workers a stage (default 1)")
+    run.add_argument("--concurrent", type=positive, help="stages at once (default: as many as fit)")
     run.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="(default 15)")
     run.add_argument("--in-process", action="store_true", help="without Ray, one stage after another, for debugging")
     run.set_defaults(command=run_command)
@@ -70,6 +72,13 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", parents=[common, reporting], help="remake tables and report from the store")
     report.set_defaults(command=report_command)
     return top
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def make_plan(args: argparse.Namespace, network: bool) -> tuple[plans.Plan, Store, plans.Revisions]:
@@ -123,11 +132,13 @@ def hours(flops: float, tflops: float) -> str:
 def run_command(args: argparse.Namespace) -> int:
     plan, store, revisions = make_plan(args, network=True)
     left = [s for d, s in plan.stages.items() if store.open(d) is None]
-    store.check(2 * plans.cost(left).bytes)
-    for digest, stage in plan.stages.items():
-        if damage := store.damage(digest):
-            aside = store.set_aside(digest)
-            print(f"damaged: {plans.label(stage)} {digest[:12]}: {'; '.join(damage)}; set aside in {aside}, made anew")
+    largest = max((plans.cost([s]).bytes for s in left), default=0)
+    # A resume checkpoint is the model and two moments of every weight; two are kept while a third is written.
+    store.check(plans.cost(left).bytes + 9 * largest)
+    for address, stage in plan.stages.items():
+        if damage := store.damage(address):
+            aside = store.set_aside(address)
+            print(f"damaged: {plans.label(stage)} {address[:12]}: {'; '.join(damage)}; set aside in {aside}, made anew")
     outcome = standing(plan.stages, store)
     if not outcome.left(plan.stages):
         whole = len(outcome.finished) == len(plan.stages)
@@ -139,11 +150,11 @@ def run_command(args: argparse.Namespace) -> int:
         run = compute_here if args.in_process else compute
         outcome = run(plan, store, revisions, args)
         print(f"{len(outcome.computed)} stages computed")
-    for digest, reason in outcome.failed.items():
-        print(f"failed: {plans.label(plan.stages[digest])} {digest[:12]}: {reason}", file=sys.stderr)
-    for digest in outcome.blocked:
-        print(f"blocked: {plans.label(plan.stages[digest])} {digest[:12]}: a stage it needs failed", file=sys.stderr)
-    write_report(plan, store, args.beside)
+    for address, reason in outcome.failed.items():
+        print(f"failed: {plans.label(plan.stages[address])} {address[:12]}: {reason}", file=sys.stderr)
+    for address in outcome.blocked:
+        print(f"blocked: {plans.label(plan.stages[address])} {address[:12]}: a stage it needs failed", file=sys.stderr)
+    write_report(plan.study, store, args.beside)
     return 1 if outcome.failed or outcome.blocked else 0
 
 
@@ -153,15 +164,26 @@ def compute(plan: plans.Plan, store: Store, revisions: plans.Revisions, args: ar
 
     sweep.connect(args.cpus)
     resources = sweep.admit(plan, args.workers, args.concurrent)
+    check_budgets(plan, store)
     plans.register(plan, store, revisions)
     with watch.Live(plan, store):
         return sweep.run(plan, store, resources, args.checkpoint_every)
+
+
+def check_budgets(plan: plans.Plan, store: Store) -> None:
+    """Hold every budget against text that is tokenised already; other text is held against when it is."""
+    from harness import stages
+
+    for stage in plan.stages.values():
+        if isinstance(stage, Train) and stage.corpus.source.stored and store.open(digest(stage.corpus.source)):
+            stages.check_budget(stage, stages.open_reader(stage, store))
 
 
 def compute_here(plan: plans.Plan, store: Store, revisions: plans.Revisions, _: argparse.Namespace) -> Outcome:
     """Run the plan in this process, without Ray, one stage after another."""
     from harness import stages
 
+    check_budgets(plan, store)
     plans.register(plan, store, revisions)
     outcome, needed = standing(plan.stages, store), needs(plan.stages)
     with watch.Live(plan, store):
@@ -181,19 +203,18 @@ def status_command(args: argparse.Namespace) -> int:
 
 
 def report_command(args: argparse.Namespace) -> int:
-    plan, store, _ = make_plan(args, network=False)
-    write_report(plan, store, args.beside)
+    write_report(space.load(args.target), Store(args.store.resolve()), args.beside)
     return 0
 
 
-def write_report(plan: plans.Plan, store: Store, beside: list[Path]) -> None:
+def write_report(study: space.Study, store: Store, beside: list[Path]) -> None:
     """Tables and the HTML report, from the store alone; the verdict table to the terminal."""
     import analysis
 
     try:
-        out = store.study(plan.study.name)
-        report = analysis.write(store.root, plan.study.name, out, beside)
-        print(f"\n{analysis.verdict_table(analysis.Results.from_store(store.root, plan.study.name))}")
+        out = store.study(study.name)
+        report = analysis.write(store.root, study.name, out, beside)
+        print(f"\n{analysis.verdict_table(analysis.Results.from_store(store.root, study.name))}")
     except analysis.DataError as e:
         raise InputError(str(e)) from e
     print(f"\nreport: {report}")

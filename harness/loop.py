@@ -80,6 +80,7 @@ def train(
         clock.charge("evaluate")
         if step not in curve.steps:
             curve.add(step, spec, sums, held_out.bytes, induction, train_loss, grad_norm, clock)
+            clock.charge("evaluate")
         return sums
 
     if step in evaluation_steps:
@@ -98,6 +99,7 @@ def train(
         step += 1
         clock.charge("train")
         curve.live(step, spec, train_loss, resume_directory)
+        clock.charge("checkpoint")
         if not math.isfinite(train_loss) or not math.isfinite(grad_norm):
             status = "diverged"
             break

@@ -136,7 +136,7 @@ def registered_revisions(study: Study, store: Store) -> Revisions:
         return json.loads((store.study(study.name) / "points.json").read_text())["revisions"]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(
             f"{store.study(study.name) / 'points.json'}: not readable ({e}); remove it to register anew"
         ) from e
@@ -176,7 +176,7 @@ class Cost:
 
 
 def cost(stages: Iterable[Stage]) -> Cost:
-    """What `stages` cost, each run once. Text is counted at two bytes a token of its budget's upper bound."""
+    """What `stages` cost, each run once; of what they publish the weights are counted."""
     tokens = flops = size = 0
     for stage in stages:
         if isinstance(stage, Train):

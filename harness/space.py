@@ -140,12 +140,21 @@ def variants(over: Mapping[str, Any], num_samples: int) -> Iterator[dict[str, An
         for axis, value in over.items():
             if isinstance(value, Domain) and not value.is_function():
                 value = value.sample(random_state=np.random.RandomState(named_seed(axis, sample) % 2**32))
+            elif isinstance(value, dict) and value.keys() == {"grid_search"}:
+                value = {"grid_search": _Shared(value["grid_search"])}
             space[axis] = value
         state = np.random.RandomState(sample)
         for _, setting in generate_variants(space, constant_grid_search=True, random_state=state):
             yield setting
         if not any(isinstance(value, Domain) for value in over.values()):
             return  # nothing is sampled, so another sample would be the same
+
+
+class _Shared(list[Any]):
+    """A list that Tune, which copies the whole space for every variant, need not copy: long axes stay linear."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
 
 
 @functools.cache
@@ -165,6 +174,8 @@ def load_value(target: str, default: str) -> tuple[Any, str, Any]:
     path, name = (Path(file), name) if colon and file.endswith(".py") else (Path(target), default)
     if not path.is_file():
         raise InputError(f"{target}: there is no such file; give a search space as FILE.py or FILE.py:NAME")
+    if path.suffix != ".py":
+        raise InputError(f"{target}: is no Python file; give a search space as FILE.py or FILE.py:NAME")
     path = path.resolve()
     module_name = MODULE_PREFIX + path.stem + "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
     loader = importlib.util.spec_from_file_location(module_name, path)

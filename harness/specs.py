@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -255,7 +256,7 @@ class Train:
             object.__setattr__(self, "recipe", replace(self.recipe, horizon=own))
         frame = self.corpus.source.frame_tokens
         require(
-            frame is None or self.model.context >= frame,
+            frame is None or self.model.context > frame,
             "Llama.context",
             self.model.context,
             f"the first frame of {frame} tokens has no targets, so a longer context is needed",
@@ -338,10 +339,18 @@ def _identity(kind: type) -> tuple[tuple[str, ...], dict[str, Any]] | None:
     """Of a dataclass: the fields that make its identity, and its type and version; None of any other type."""
     if not dataclasses.is_dataclass(kind):
         return None
-    head: dict[str, Any] = {"type": kind.__name__}
+    head: dict[str, Any] = {"type": _type_name(kind)}
     if hasattr(kind, "version"):
         head["version"] = kind.version
     return tuple(f.name for f in dataclasses.fields(kind) if f.metadata.get("identity", True)), head
+
+
+def _type_name(kind: type) -> str:
+    """A name that tells a class of a search space from one of the harness, or of another file, with the same name."""
+    if kind.__module__.partition(".")[0] == "harness":
+        return kind.__name__
+    file = re.sub("_[0-9a-f]{8}$", "", kind.__module__)  # where a search space lies is no part of it
+    return f"{file}.{kind.__name__}"
 
 
 def canonical(value: Any, path: str = "") -> Any:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,19 @@ class Store:
                 f"{needed_bytes / 1e9:.2f} GB; make room or choose --store"
             )
 
+    def exists(self) -> bool:
+        """Whether this machine sees the store that a driver checked."""
+        return self.root.is_dir()
+
+    def appears(self, digest: str, within_s: float = 5.0) -> bool:
+        """Whether the stage is published, allowing for a network file system that shows it late."""
+        deadline = time.monotonic() + within_s
+        while self.open(digest) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        return True
+
     def begin(self, digest: str) -> Path:
         """A new, empty attempt directory."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
@@ -95,8 +109,11 @@ class Store:
         marker = self.stage(digest) / "DONE"
         if attempt is None:
             return ["DONE is not readable"] if marker.exists() else []
+        files = json.loads(marker.read_text()).get("files")
+        if not isinstance(files, dict):
+            return ["DONE names no files"]
         wrong = []
-        for name, want in json.loads(marker.read_text())["files"].items():
+        for name, want in files.items():
             path = attempt / name
             if not path.is_file():
                 wrong.append(f"{name} is missing")

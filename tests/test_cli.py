@@ -196,6 +196,8 @@ def test_an_unknown_dataset_is_refused_before_anything_runs(
 def test_files_that_hold_no_study_are_refused(refused: Callable[..., str], space: Callable[..., Path]) -> None:
     path = space()
     assert "there is no such file" in refused(path.with_name("none.py"))
+    path.with_name("README.md").write_text("text\n")
+    assert "is no Python file" in refused(path.with_name("README.md"))
     assert refused(f"{path}:other").endswith("there is no 'other'; studies in this file: study")
     path.with_name("plain.py").write_text("number = 1\n")
     assert "there is no 'study'" in refused(path.with_name("plain.py"))

@@ -367,3 +367,16 @@ def test_weights_may_cross_to_another_context_and_scale() -> None:
 def test_a_budget_below_one_step_says_how_much_a_step_is() -> None:
     with pytest.raises(InputError, match="8 x 32 = 256 tokens"):
         small(tokens=255)
+
+
+def test_a_context_holds_more_than_the_unsupervised_first_frame() -> None:
+    frame = NCA(grid=8).frame_tokens
+    with pytest.raises(InputError, match=r"Llama\.context = 18: the first frame of 18 tokens has no targets"):
+        small(model=replace(SMALL, context=frame))
+    small(model=replace(SMALL, context=frame + 1))
+
+
+def test_a_class_of_a_search_space_is_not_the_harness_one_of_the_same_name() -> None:
+    mine: Any = dataclass(frozen=True)(type("NCA", (), {"__annotations__": {}, "__module__": "search_space_mine_0123abcd"}))
+    assert canonical(mine())["type"] == "search_space_mine.NCA"
+    assert canonical(NCA())["type"] == "NCA"

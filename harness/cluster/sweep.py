@@ -29,11 +29,12 @@ class StageSearcher(Searcher):
     """Hands out a stage when everything that it reads is in the store: no waves, no locks, each stage once. It keeps
     no state that the store does not have, so a restart is a re-run."""
 
-    def __init__(self, pending: list[str], needs: Mapping[str, set[str]], outcome: Outcome) -> None:
+    def __init__(self, pending: list[str], needs: Mapping[str, set[str]], outcome: Outcome, store: Store) -> None:
         super().__init__(metric="stage", mode="max")
         self.pending = pending
         self.needs = needs
         self.outcome = outcome
+        self.store = store
         self.live: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -50,10 +51,11 @@ class StageSearcher(Searcher):
         address = self.live.pop(trial_id, None)
         if address is None:
             return
-        if error or not result:
+        manifest = self.store.manifest(address)
+        if manifest is None:
             self.outcome.failed[address] = "stopped"
         else:
-            self.outcome.settle(address, result["status"])
+            self.outcome.settle(address, manifest["status"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store says what is done."""
@@ -88,7 +90,7 @@ def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: floa
     pending = outcome.left(by_longest_chain(plan))
     if not pending:
         return outcome
-    searcher = StageSearcher(pending, needs(plan.stages), outcome)
+    searcher = StageSearcher(pending, needs(plan.stages), outcome, store)
     register_spaces()
     count = len(pending)
     name = f"{plan.study.name}-{os.getpid()}"
@@ -101,7 +103,7 @@ def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: floa
         run_config=tune.RunConfig(name=name, storage_path=str((store.scratch / "tune").resolve()), verbose=0),
     ).fit()
     for result in results:
-        if result.error is not None and result.config is not None:
+        if result.error is not None and result.config is not None and result.config["stage"] in outcome.failed:
             outcome.failed[result.config["stage"]] = reason(result.error)
     shutil.rmtree(store.scratch / "tune" / name, ignore_errors=True)
     return outcome

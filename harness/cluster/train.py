@@ -43,8 +43,9 @@ def fit(spec: Train, store: Store, resources: Resources, checkpoint_every_s: flo
             failure_config=ray.train.FailureConfig(max_failures=3, controller_failure_limit=3),
         ),
     ).fit()
-    if store.open(digest(spec)) is None:
-        raise StageFailed(_errors(spec, store)[0].read_text())
+    if not store.appears(digest(spec)):
+        notes = _errors(spec, store)
+        raise StageFailed(notes[0].read_text() if notes else "its workers ended and left nothing in the store")
 
 
 class StageFailed(RuntimeError):
@@ -66,7 +67,8 @@ def _rank(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> N
     committed in between will always come: it is written down and ends the stage instead."""
     if store.open(digest(spec)) is not None:
         return
-    rank = ray.train.get_context().get_world_rank()
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
     note = store.resume(digest(spec)) / f"error-{rank}.txt"
     try:
         _train(spec, store, units, checkpoint_every_s)
@@ -75,7 +77,8 @@ def _rank(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> N
         known = note.read_text().splitlines()[:2] if note.exists() else []
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(text)
-        if text.splitlines()[:2] == known or isinstance(e, InputError):
+        # Ranks that see the same thing end together; a rank that ended alone would leave the others waiting for it.
+        if isinstance(e, InputError) or (world == 1 and text.splitlines()[:2] == known):
             return
         raise
 
@@ -90,6 +93,12 @@ def root_message(error: BaseException) -> str:
 
 def _train(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> None:
     import torch
+
+    if not store.exists():
+        node = ray.get_runtime_context().get_node_id()[:12]
+        raise InputError(
+            f"store = {str(store.root)!r}: node {node} does not see it; use a directory that all nodes mount"
+        )
 
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
