@@ -377,6 +377,8 @@ def test_a_context_holds_more_than_the_unsupervised_first_frame() -> None:
 
 
 def test_a_class_of_a_search_space_is_not_the_harness_one_of_the_same_name() -> None:
-    mine: Any = dataclass(frozen=True)(type("NCA", (), {"__annotations__": {}, "__module__": "search_space_mine_0123abcd"}))
+    mine: Any = dataclass(frozen=True)(
+        type("NCA", (), {"__annotations__": {}, "__module__": "search_space_mine_0123abcd"})
+    )
     assert canonical(mine())["type"] == "search_space_mine.NCA"
     assert canonical(NCA())["type"] == "NCA"
