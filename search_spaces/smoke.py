@@ -1,6 +1,6 @@
 """Does pre-pre-training on neural cellular automata speed up learning Python source, at a laptop's size?
 
-Three minutes of a 0.17M-parameter Llama: scratch, NCA first, and NCA first with its weights permuted within each
+Under five minutes of a 0.17M-parameter Llama: scratch, NCA first, and NCA first with its weights permuted within each
 matrix, which keeps their scale and destroys their structure.
 """
 

@@ -251,6 +251,7 @@ def test_a_cluster_that_cannot_fit_one_stage_is_refused_with_the_numbers() -> No
     assert allot({"CPU": 2.0}).concurrent == 2
     assert allot({"CPU": 64.0, "GPU": 8.0}, workers=4).concurrent == 2
     assert allot({"CPU": 64.0, "GPU": 8.0}, workers=4, concurrent=1).concurrent == 1
+    assert allot({"CPU": 16.0, "memory": 4e9}).concurrent == 2
     with pytest.raises(InputError, match="needs 4 GPU and the cluster has 1"):
         allot({"CPU": 64.0, "GPU": 1.0}, workers=4)
 

@@ -38,7 +38,7 @@ def allot(cluster: Mapping[str, float], workers: int = 1, concurrent: int | None
     gpus = cluster.get("GPU", 0.0) > 0
     per_worker = {"CPU": 1.0, "GPU": 1.0} if gpus else {"CPU": 1.0}
     stage = Resources(workers, per_worker, workers if gpus else 1, 1.0 if gpus else 0.0, 1)
-    fit = max(1.0, cluster.get("memory", math.inf) // STAGE_BYTES)
+    fit = max(1.0, cluster.get("memory", math.inf) / STAGE_BYTES)
     for name, need in stage.footprint.items():
         if need > 0:
             have = cluster.get(name, 0.0)

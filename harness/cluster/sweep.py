@@ -1,6 +1,7 @@
 """Ray Tune: one Tuner whose searcher walks the stage graph. A trial is a small driver that runs one stage."""
 
 import functools
+import logging
 import os
 import shutil
 import sys
@@ -68,6 +69,8 @@ def connect(cpus: int | None = None) -> None:
     """Join the cluster of the job that this process belongs to, or start one of this machine."""
     if ray.is_initialized():
         return
+    # A failed stage is told in one line at the end; Tune would print its traceback as it goes.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", runtime_env={"env_vars": {name: os.environ[name] for name in SETTINGS}}, **quiet)
@@ -86,6 +89,7 @@ def register_spaces() -> None:
 
 def run(plan: Plan, store: Store, resources: Resources, checkpoint_every_s: float) -> Outcome:
     """Run every stage of `plan` that the store lacks."""
+    store.check()
     outcome = standing(plan.stages, store)
     pending = outcome.left(by_longest_chain(plan))
     if not pending:
