@@ -66,7 +66,7 @@ class Counting:
 
 
 def train(source, steps, seed):
-    return Train(Corpus(source, seed), steps * 8 * 32, MODEL, Recipe(lr=3e-3, batch=8), seed, EVALUATION)
+    return Train(Corpus(source, seed, epochs=99), steps * 8 * 32, MODEL, Recipe(lr=3e-3, batch=8), seed, EVALUATION)
 
 
 def scratch(seed):

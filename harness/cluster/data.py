@@ -80,8 +80,13 @@ def stream_shard(shard: Any, units: int, rank: int, world: int) -> Any:
     return stream
 
 
+def ordered() -> ray.data.ExecutionOptions:
+    """Order is the contract."""
+    return ray.data.ExecutionOptions(preserve_order=True)
+
+
 def configure() -> None:
-    """Order is the contract; progress is shown elsewhere."""
+    """The same for what runs in this process; progress is shown elsewhere."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False

@@ -37,6 +37,8 @@ def fit(spec: Train, store: Store, resources: Resources, checkpoint_every_s: flo
             num_workers=resources.workers, use_gpu=gpus, resources_per_worker=resources.per_worker
         ),
         datasets=datasets,
+        # Blocks go round the ranks in order only if none is given to a rank for lying near it.
+        dataset_config=ray.train.DataConfig(execution_options=data.ordered(), enable_shard_locality=False),
         run_config=ray.train.RunConfig(
             name=digest(spec),
             storage_path=str((store.scratch / "train").resolve()),
