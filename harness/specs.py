@@ -227,7 +227,7 @@ class Transfer:
 class Train:
     """One training stage. The graph of a study is this value: `init` is the stage it starts from, or None."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     corpus: Corpus
     tokens: int

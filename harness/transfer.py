@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def unit_normal(seed: int, name: str, shape: Any) -> "torch.Tensor":
-    """float32 draws that depend on (seed, name, shape) alone, not on the order in which a model is built."""
+def unit_normal(spec: Train, name: str, shape: Any) -> "torch.Tensor":
+    """float32 draws for one parameter, whatever the order in which a model is built.
+
+    They depend on the stage's seed and on whether its corpus is text or generated: all arms that train on text draw
+    the same, and none draws again what its generated first stage began with, which would be a rewind and no
+    re-initialisation. A text stage before a text stage needs a seed of its own for the same reason.
+    """
     import numpy as np
     import torch
 
-    generator = np.random.Generator(np.random.PCG64(named_seed("weights", seed, name)))
+    generator = np.random.Generator(np.random.PCG64(named_seed("weights", spec.corpus.source.stored, spec.seed, name)))
     return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
 
 
@@ -52,7 +57,7 @@ def initial_weights(
             weights[name] = torch.ones(shape)
         else:
             std = embedding_std(spec, name, parent) if module == "embeddings" else spec.model.init_std
-            weights[name] = unit_normal(spec.seed, name, shape) * std
+            weights[name] = unit_normal(spec, name, shape) * std
     return weights
 
 

@@ -8,6 +8,7 @@ import torch
 
 from harness import model
 from harness.sources.nca import NCA
+from harness.sources.text import BPE, Text
 from harness.specs import MODULES, Corpus, Llama, Recipe, Train, Transfer
 from harness.transfer import initial_weights, scales
 
@@ -76,6 +77,18 @@ def test_draws_depend_on_seed_and_name_and_on_nothing_else() -> None:
     assert not any(torch.equal(first[name], other[name]) for name in matrices)
     same_shape = [first[name].flatten()[:256] for name in matrices]
     assert len({tuple(t.tolist()) for t in same_shape}) == len(same_shape)
+
+
+def test_what_is_made_anew_on_text_is_not_what_the_generated_stage_began_with() -> None:
+    text = replace(SCRATCH, corpus=Corpus(Text("name", revision="0" * 40, tokenizer=BPE(300))))
+    generated, fresh = start(SCRATCH), start(text)
+    for name in names(SCRATCH, "embeddings", "attention", "mlp"):
+        rows = min(len(generated[name]), len(fresh[name]))
+        assert not torch.equal(generated[name][:rows], fresh[name][:rows])
+        assert (
+            abs(torch.corrcoef(torch.stack([generated[name][:rows].flatten(), fresh[name][:rows].flatten()]))[0, 1])
+            < 0.3
+        )
 
 
 def test_the_arms_of_a_pair_draw_the_same_unit_normals(parent: dict[str, torch.Tensor]) -> None:
