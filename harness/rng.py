@@ -1,8 +1,8 @@
 """Counter-based randomness: every word is a pure function of (key, position), in integer arithmetic only.
 
 SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): the same words on
-every machine and device, whatever the batch. Normals come from a table of quantiles, so that no transcendental
-function, whose last bit differs between libraries, is needed at run time.
+every machine and device, whatever the batch. Normals come from a table of quantiles and logarithms from basic operations,
+since the last bit of a transcendental function differs between libraries.
 """
 
 import functools
@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+LN2 = 0.6931471805599453
+SQRT_HALF = 0x3FE6A09E667F3BCD
+"""The bits of the float64 next to the square root of 1/2."""
 GAMMA = 0x9E3779B97F4A7C15
 MIX1, MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK = 2**64 - 1
@@ -42,6 +45,23 @@ def words(key: Any, count: int, first: int = 0) -> Any:
     """uint64 (n, count): words `first`, first + 1, ... of each key in `key` (n,)."""
     position = np.arange(first, first + count, dtype=np.uint64) * np.uint64(GAMMA)
     return mix(np.asarray(key, np.uint64)[:, None] + position)
+
+
+def log(x: Any) -> Any:
+    """Natural logarithm of float64 `x`, positive and normal, to 12 digits and with the same bits on every machine.
+
+    Library logarithms differ in their last bit. This one adds, multiplies and divides, each rounded once as IEEE 754
+    says: x = 2**e m with m in [sqrt(1/2), sqrt(2)), and log m = 2 artanh((m - 1) / (m + 1)) by its series.
+    """
+    bits = x.view(np.int64)
+    exponent = (bits - np.int64(SQRT_HALF)) >> np.int64(52)
+    m = (bits - (exponent << np.int64(52))).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    z = s * s
+    total = np.full_like(z, 1.0 / 17)
+    for odd in (15, 13, 11, 9, 7, 5, 3, 1):
+        total = total * z + 1.0 / odd
+    return exponent * LN2 + 2.0 * s * total
 
 
 def named_seed(*names: Any) -> int:

@@ -1,0 +1,88 @@
+"""Which code runs an automaton: the compiled kernels, or NumPy where numba cannot be used. All give equal bits."""
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+
+from harness import rng
+from harness.automata import definition, tokens
+from harness.automata.definition import Rules
+
+
+def rollout(
+    rules: Rules,
+    state: Any,
+    steps: int,
+    temperature: float = 0.0,
+    noise_keys: Any = None,
+    identity_bias: float = 0.0,
+) -> Any:
+    """As `definition.rollout`."""
+    kernels = compiled()
+    if kernels is None:
+        return definition.rollout(rules, state, steps, temperature, noise_keys, identity_bias)
+    n, grid = state.shape[:2]
+    out = np.empty((n, steps + 1, grid * grid), np.uint8)
+    out[:, 0] = state.reshape(n, -1)
+    lanes, block = kernels.shape(rules.states)
+    biased = any(bias.any() for bias in (rules.conv_bias, rules.dense1_bias, rules.dense2_bias))
+    kernels.rollout(
+        *(np.ascontiguousarray(weights, np.float32) for weights in rules),
+        out,
+        grid,
+        np.float32(temperature),
+        np.zeros(n, np.uint64) if noise_keys is None else noise_keys,
+        np.float32(identity_bias),
+        (0,) * lanes,
+        (0,) * block,
+        (0,) * (2 if temperature or identity_bias or biased else 1),
+    )
+    return out.reshape(n, steps + 1, grid, grid)
+
+
+def draw_rules(key: Any, states: int) -> Rules:
+    """As `definition.draw_rules`."""
+    kernels = compiled()
+    if kernels is None:
+        return definition.draw_rules(key, states)
+    shapes = definition.kernel_shapes(states)
+    drawn = tuple(np.empty((len(key), *shape), np.float32) for shape in shapes)
+    flat = tuple(kernel.reshape(len(key), -1) for kernel in drawn)
+    scales = tuple(definition.kernel_scale(shape) for shape in shapes)
+    kernels.draw_kernels(np.asarray(key, np.uint64), definition.weight_table(), scales, flat)
+    return definition.unbiased(*drawn)
+
+
+def patch_tokens(states: Any, alphabet: int, patch: int) -> Any:
+    """As `tokens.patch_tokens`, of `states` (n, frames, grid, grid)."""
+    kernels = compiled()
+    if kernels is None:
+        return tokens.patch_tokens(states, alphabet, patch)
+    n, frames, grid, _ = states.shape
+    out = np.empty((n, frames, (grid // patch) ** 2), np.int32)
+    kernels.patch_tokens(states.reshape(n, frames, grid * grid), grid, alphabet, patch, out)
+    return out
+
+
+def supervised(patches: Any, start: int, context: int) -> tuple[Any, Any]:
+    """As `tokens.supervised` of `tokens.framed`."""
+    kernels = compiled()
+    if kernels is None:
+        return tokens.supervised(tokens.framed(patches, start), patches.shape[2] + 2, context)
+    inputs = np.empty((len(patches), context), np.int32)
+    targets = np.empty_like(inputs)
+    kernels.supervised(patches, start, inputs, targets)
+    return inputs, targets
+
+
+@functools.cache
+def compiled() -> Any:
+    """The module of compiled kernels, or None, said once, on a machine where numba cannot be used."""
+    try:
+        from harness.automata import compiled
+    except (ImportError, RuntimeError) as error:  # numba raises the latter where no directory can hold its cache
+        warnings.warn(f"numba cannot be used ({error}): automata run in NumPy, 30 times slower", stacklevel=3)
+        return None
+    return compiled
