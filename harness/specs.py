@@ -199,13 +199,14 @@ class Transfer:
     """What crosses from one stage into the next: everything but the modules in `reinit`.
 
     Re-initialised embeddings get unit-normal draws of the new stage's seed times `embed_std`, or, where it is None,
-    times the standard deviation of the embedding that is replaced. `permute` shuffles every kept matrix of the blocks
-    within itself: equal values, no structure, a control that needs no training.
+    times the standard deviation of the embedding that is replaced. `blocks` says what becomes of every kept matrix of
+    attention and mlp: it crosses as "trained", or, as a control that needs no training, "permuted" within itself (equal
+    values, no structure) or "resampled" (unit-normal draws of the new stage's seed at the trained Frobenius norm).
     """
 
     reinit: tuple[str, ...] = ("embeddings",)
     embed_std: float | None = None
-    permute: bool = False
+    blocks: Literal["trained", "permuted", "resampled"] = "trained"
 
     def __post_init__(self) -> None:
         for module in self.reinit:
@@ -213,6 +214,12 @@ class Transfer:
         object.__setattr__(self, "reinit", tuple(m for m in MODULES if m in self.reinit))
         require(
             self.embed_std is None or self.embed_std > 0, "Transfer.embed_std", self.embed_std, "use a positive number"
+        )
+        require(
+            self.blocks in ("trained", "permuted", "resampled"),
+            "Transfer.blocks",
+            self.blocks,
+            "use 'trained', 'permuted' or 'resampled'",
         )
 
 

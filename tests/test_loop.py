@@ -250,7 +250,7 @@ def test_a_stage_starts_where_the_one_before_it_ended(generated: Train, store: S
 
 
 def test_a_chain_from_automata_to_text_runs(generated: Train, reading: Train, store: Store) -> None:
-    for transfer in (Transfer(), Transfer(permute=True)):
+    for transfer in (Transfer(), Transfer(blocks="permuted"), Transfer(blocks="resampled")):
         spec = reading.after(generated, transfer)
         if store.open(digest(generated)) is None:
             run(generated, store)
