@@ -19,3 +19,10 @@ def whole(field: str, value: Any, least: int, most: int | None = None) -> int:
     fits = number and value == value // 1 and value >= least and (most is None or value <= most)
     require(fits, field, value, f"use a whole number of at least {least}" + (f" and at most {most}" if most else ""))
     return int(value)
+
+
+def whole_fields(value: Any, **least: int) -> None:
+    """Make the named fields of a frozen value integers of at least so much, below 2**63; else InputError."""
+    for name, low in least.items():
+        number = whole(f"{type(value).__name__}.{name}", getattr(value, name), low, 2**63 - 1)
+        object.__setattr__(value, name, number)

@@ -161,8 +161,8 @@ def label(stage: Stage) -> str:
     source = type(stage.corpus.source).__name__
     after = ""
     if stage.init is not None and stage.transfer is not None:
-        kept = "permuted " if stage.transfer.permute else ""
-        after = f" after {kept}{type(stage.init.corpus.source).__name__}"
+        blocks = "" if stage.transfer.blocks == "trained" else f"{stage.transfer.blocks} "
+        after = f" after {blocks}{type(stage.init.corpus.source).__name__}"
     return f"{source} {si(stage.tokens)} seed {stage.seed}{after}"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from harness.errors import InputError, require, whole
+from harness.errors import InputError, require, whole, whole_fields
 
 IDENTITY_FREE: dict[str, bool] = {"identity": False}
 """Metadata of a dataclass field that says where something lies, not what it is; digests skip it."""
@@ -75,13 +75,6 @@ class Sequences(Protocol):
         """UTF-8 bytes of every token id, int64 (vocab_size,); None where tokens stand for no text."""
 
 
-def _whole(value: Any, **least: int) -> None:
-    """Make the named fields of a frozen value integers of at least so much, below 2**63; else InputError."""
-    for name, low in least.items():
-        number = whole(f"{type(value).__name__}.{name}", getattr(value, name), low, 2**63 - 1)
-        object.__setattr__(value, name, number)
-
-
 @dataclass(frozen=True)
 class Corpus:
     """A source in one order. `seed` numbers the order (and, for a generated source, the draws); two arms with an
@@ -92,7 +85,7 @@ class Corpus:
     epochs: int = 1
 
     def __post_init__(self) -> None:
-        _whole(self, seed=0, epochs=1)
+        whole_fields(self, seed=0, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,7 @@ class Llama:
     embed_std: float = 0.02
 
     def __post_init__(self) -> None:
-        _whole(self, depth=1, width=1, heads=1, mlp=1, context=1)
+        whole_fields(self, depth=1, width=1, heads=1, mlp=1, context=1)
         require(isinstance(self.tied, bool), "Llama.tied", self.tied, "use True or False")
         require(
             self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0,
@@ -166,7 +159,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "Recipe.lr", self.lr, "use a positive number")
-        _whole(self, batch=1, warmup=0)
+        whole_fields(self, batch=1, warmup=0)
         require(self.schedule in ("cosine", "wsd"), "Recipe.schedule", self.schedule, "use 'cosine' or 'wsd'")
         require(self.precision in ("fp32", "bf16"), "Recipe.precision", self.precision, "use 'fp32' or 'bf16'")
         require(0 < self.decay <= 1, "Recipe.decay", self.decay, "use a fraction of the horizon in (0, 1]")
@@ -187,7 +180,7 @@ class Evaluation:
     sequences: int = 96
 
     def __post_init__(self) -> None:
-        _whole(self, points=1, sequences=1)
+        whole_fields(self, points=1, sequences=1)
 
     def steps(self, total: int) -> list[int]:
         """Optimizer steps, ascending, after which a stage of `total` steps is evaluated; first 0, last `total`."""
@@ -206,13 +199,14 @@ class Transfer:
     """What crosses from one stage into the next: everything but the modules in `reinit`.
 
     Re-initialised embeddings get unit-normal draws of the new stage's seed times `embed_std`, or, where it is None,
-    times the standard deviation of the embedding that is replaced. `permute` shuffles every kept matrix of the blocks
-    within itself: equal values, no structure, a control that needs no training.
+    times the standard deviation of the embedding that is replaced. `blocks` says what becomes of every kept matrix of
+    attention and mlp: it crosses as "trained", or, as a control that needs no training, "permuted" within itself (equal
+    values, no structure) or "resampled" (unit-normal draws of the new stage's seed at the trained Frobenius norm).
     """
 
     reinit: tuple[str, ...] = ("embeddings",)
     embed_std: float | None = None
-    permute: bool = False
+    blocks: Literal["trained", "permuted", "resampled"] = "trained"
 
     def __post_init__(self) -> None:
         for module in self.reinit:
@@ -220,6 +214,12 @@ class Transfer:
         object.__setattr__(self, "reinit", tuple(m for m in MODULES if m in self.reinit))
         require(
             self.embed_std is None or self.embed_std > 0, "Transfer.embed_std", self.embed_std, "use a positive number"
+        )
+        require(
+            self.blocks in ("trained", "permuted", "resampled"),
+            "Transfer.blocks",
+            self.blocks,
+            "use 'trained', 'permuted' or 'resampled'",
         )
 
 
@@ -239,7 +239,7 @@ class Train:
     transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
-        _whole(self, seed=0, tokens=0)
+        whole_fields(self, seed=0, tokens=0)
         require(
             self.tokens >= self.step_tokens,
             "Train.tokens",

@@ -37,6 +37,12 @@ def permuted(tensor: "torch.Tensor", seed: int, name: str) -> "torch.Tensor":
     return tensor.flatten()[torch.from_numpy(order)].view_as(tensor)
 
 
+def of_norm(draws: "torch.Tensor", norm_of: "torch.Tensor") -> "torch.Tensor":
+    """`draws` scaled to the Frobenius norm of `norm_of`; in float64, so that only the last rounding differs."""
+    draws = draws.double()
+    return (draws * (norm_of.double().norm() / draws.norm())).float()
+
+
 def initial_weights(
     spec: Train, shapes: "dict[str, torch.Size]", parent: "dict[str, torch.Tensor] | None"
 ) -> "dict[str, torch.Tensor]":
@@ -51,8 +57,12 @@ def initial_weights(
         module = module_of(name)
         if parent is not None and spec.transfer is not None and module not in spec.transfer.reinit:
             kept = parent[name].float()
-            shuffle = spec.transfer.permute and module in ("attention", "mlp")
-            weights[name] = permuted(kept, spec.seed, name) if shuffle else kept
+            blocks = spec.transfer.blocks if module in ("attention", "mlp") else "trained"
+            if blocks == "permuted":
+                kept = permuted(kept, spec.seed, name)
+            elif blocks == "resampled":
+                kept = of_norm(unit_normal(spec, name, shape), kept)
+            weights[name] = kept
         elif module == "norms":
             weights[name] = torch.ones(shape)
         else:

@@ -47,7 +47,7 @@ def nca(seed):
 
 
 def permuted(seed):
-    return wide(seed).after(nca(seed).init, Transfer(permute=True))
+    return wide(seed).after(nca(seed).init, Transfer(blocks="permuted"))
 
 
 study = Study(

@@ -39,7 +39,7 @@ def nca(seed):
 
 
 def permuted(seed):
-    return scratch(seed).after(warm(seed), Transfer(permute=True))
+    return scratch(seed).after(warm(seed), Transfer(blocks="permuted"))
 
 
 study = Study(

@@ -116,7 +116,8 @@ def on_the_way_of(path: Path, seen: set[Path]) -> set[Path]:
 
 def test_nothing_heavy_is_loaded_to_plan() -> None:
     files: set[Path] = set()
-    for entry in ("__main__.py", "sources/nca.py", "sources/text.py", "sources/shuffled.py"):
+    sources = [f"sources/{source}.py" for source in ("nca", "text", "shuffled", "iid", "copying", "dyck")]
+    for entry in ("__main__.py", *sources):
         on_the_way_of(ROOT / "harness" / entry, files)
     loaded = {name(f) for f in files}
     assert {"harness/plan.py", "harness/space.py", "harness/specs.py", "harness/store.py"} <= loaded

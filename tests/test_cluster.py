@@ -78,7 +78,7 @@ def nca(seed):
 
 
 def counting(seed):
-    return scratch(seed).after(train(Counting(), {steps}, seed), Transfer(permute=True))
+    return scratch(seed).after(train(Counting(), {steps}, seed), Transfer(blocks="permuted"))
 
 
 def broken(seed):

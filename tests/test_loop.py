@@ -16,7 +16,12 @@ from torch.multiprocessing.spawn import spawn
 
 from harness import loop, metrics, model, resume, stages
 from harness.errors import InputError
-from harness.specs import Recipe, Sequences, Train, Transfer, digest
+from harness.sources.copying import Copy
+from harness.sources.dyck import Dyck
+from harness.sources.iid import IID
+from harness.sources.nca import NCA
+from harness.sources.shuffled import Shuffled
+from harness.specs import Corpus, Recipe, Sequences, Source, Train, Transfer, digest
 from harness.store import Store
 from harness.worker import Batch, Stream, Worker, read_here
 
@@ -105,6 +110,31 @@ def test_a_generated_stage_says_what_it_would_take_to_have_learnt_it(generated: 
     pictures = np.load(artifact(generated, store) / "frames.npz")
     assert pictures["frames"].shape == (stages.PICTURES, stages.PICTURE_FRAMES, 4, 4)
     assert pictures["scores"].shape == (stages.PICTURES,)
+
+
+CONTROLS = [
+    Shuffled(NCA(states=2, grid=4)),
+    IID(NCA(states=2, grid=4), sample=64, sample_context=32),
+    IID(Copy(8, (2, 6)), sample=64, sample_context=32),
+    Copy(8, (2, 6)),
+    Dyck(4),
+    Dyck(4, depth=3, interleaved=True, length=8),
+]
+
+
+@pytest.mark.parametrize("source", CONTROLS, ids=["shuffled", "iid with frames", "iid", "copy", "dyck", "shuffle dyck"])
+def test_a_stage_on_any_control_runs_and_says_what_it_would_take_to_have_learnt_it(
+    source: Source, generated: Train, store: Store
+) -> None:
+    spec = replace(generated, corpus=Corpus(source, 3), tokens=4 * 8 * 32)
+    manifest = run(spec, store)
+    held_out = manifest["held_out"]
+    assert manifest["status"] == "finished"
+    assert 0 < held_out["ngram2_nats"] < 2 * math.log(spec.vocab_size)
+    assert 0 < held_out["unigram_nats"] < math.log(spec.vocab_size) + 0.1
+    assert (held_out["copy_nats"] is None) == (source.frame_tokens is None)
+    assert 0 < held_out["targets"] <= 16 * 32
+    assert (manifest["acceptance"], (artifact(spec, store) / "frames.npz").exists()) == (None, False)
 
 
 def test_two_runs_are_bit_equal(spec: Train, places: Callable[[str], Store]) -> None:
@@ -250,7 +280,7 @@ def test_a_stage_starts_where_the_one_before_it_ended(generated: Train, store: S
 
 
 def test_a_chain_from_automata_to_text_runs(generated: Train, reading: Train, store: Store) -> None:
-    for transfer in (Transfer(), Transfer(permute=True)):
+    for transfer in (Transfer(), Transfer(blocks="permuted"), Transfer(blocks="resampled")):
         spec = reading.after(generated, transfer)
         if store.open(digest(generated)) is None:
             run(generated, store)

@@ -38,7 +38,7 @@ def nca(seed: int) -> Train:
 
 
 def permuted(seed: int) -> Train:
-    return scratch(seed).after(warm(seed), Transfer(permute=True))
+    return scratch(seed).after(warm(seed), Transfer(blocks="permuted"))
 
 
 def study(seeds: int = 3, arms: list[Any] | None = None, name: str = "s", **more: Any) -> Study:
@@ -66,6 +66,13 @@ def test_parents_come_before_children_and_nothing_is_left_out(seeds: int) -> Non
         assert {digest(p) for p in parents(stage).values()} <= seen
         seen.add(address)
     assert {digest(t) for p in plan.points for t in p.train.chain()} <= seen
+
+
+def test_a_label_says_what_came_first_and_what_became_of_it() -> None:
+    resampled = scratch(2).after(warm(2), Transfer(blocks="resampled"))
+    labels = [plans.label(stage) for stage in (scratch(2), nca(2), permuted(2), resampled, WEB)]
+    after = [f"Text 1.02k seed 2{what}" for what in ("", " after NCA", " after permuted NCA", " after resampled NCA")]
+    assert labels == [*after, "text"]
 
 
 def test_studies_share_the_stages_that_they_have_in_common() -> None:

@@ -68,10 +68,10 @@ def versioned(number: int) -> Any:
         (NCA(), "0112c22b00f9459d5cf26f70491e4faef8b960745c293c014c3cb707ca6b829e"),
         (WARM, "418c972b1adb65ceadae55cbcee6dd648a69dfaff174dcb084485c4df80cc4af"),
         (SCRATCH, "f502da57d78e0f14b2f44a18ba669d1f50909e2565af580621e6fe5d61e2fc07"),
-        (SCRATCH.after(WARM), "e8c9f413b431179fad64ef5b6030af56f39cdd53adb28fc5582aeae3984648e1"),
+        (SCRATCH.after(WARM), "209222366ccda6ae75aaee1af090df9278bcfff39dae6b649f5a308b704b889b"),
         (
-            SCRATCH.after(WARM, Transfer(permute=True, embed_std=0.02)),
-            "a20f81c2cee4f721abbc58718d18a35f349566609310d00910c8fe96fbaff2b7",
+            SCRATCH.after(WARM, Transfer(blocks="permuted", embed_std=0.02)),
+            "5fddd0c2bbcb446c87fb846f5ddb4e62a625f6f017a220867f256fa6c07e9753",
         ),
     ],
     ids=["llama", "recipe", "nca", "train", "train on text", "transfer", "permuted"],
@@ -149,7 +149,7 @@ MORE: dict[type, dict[str, Any]] = {
         "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.99, "eps": 1e-7, "clip": None, "precision": "bf16",
     },
     Evaluation: {"points": 5, "sequences": 7},
-    Transfer: {"reinit": (), "embed_std": 0.3, "permute": True},
+    Transfer: {"reinit": (), "embed_std": 0.3, "blocks": "permuted"},
     Train: {
         "corpus": Corpus(NCA(grid=8, states=3)), "tokens": 11 * STEP, "model": Llama(),
         "recipe": Recipe(lr=2e-3, batch=8),
@@ -190,7 +190,7 @@ def test_a_pair_differs_in_init_and_transfer_by_name_however_the_earlier_stage_d
     warm = scratch.after(small(corpus=Corpus(NCA(grid=8, states=3)), seed=4))
     assert differences(warm, scratch) == ["init", "transfer"]
     assert differences(warm, scratch.after(other)) == ["init"]
-    assert differences(warm, replace(warm, transfer=Transfer(permute=True))) == ["transfer.permute"]
+    assert differences(warm, replace(warm, transfer=Transfer(blocks="permuted"))) == ["transfer.blocks"]
 
 
 # ---- stages
@@ -224,7 +224,7 @@ def test_after_starts_from_the_earlier_stage_and_changes_nothing_else() -> None:
     train = scratch.after(warm)
     assert (train.init, train.transfer) == (warm, Transfer())
     assert replace(train, init=None, transfer=None) == scratch
-    assert scratch.after(warm, Transfer(permute=True)).transfer == Transfer(permute=True)
+    assert scratch.after(warm, Transfer(blocks="permuted")).transfer == Transfer(blocks="permuted")
     third = small(seed=2).after(train)
     assert list(third.chain()) == [warm, train, third]
 
@@ -320,6 +320,7 @@ REFUSED: list[tuple[Callable[..., Any], str, Any]] = [
     (Evaluation, "sequences", 0),
     (Transfer, "reinit", ("head",)),
     *((Transfer, "embed_std", bad) for bad in (0.0, -1.0, NAN)),
+    *((Transfer, "blocks", bad) for bad in ("shuffled", True, None)),
     *((Train, "seed", bad) for bad in (-1, 2**63)),
     *((Train, "tokens", bad) for bad in (0, -STEP, STEP - 1, NAN)),
 ]

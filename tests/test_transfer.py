@@ -144,19 +144,20 @@ def test_a_parent_in_another_precision_crosses_as_float32(parent: dict[str, torc
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_the_parent_is_left_as_it_was(parent: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("blocks", ["trained", "permuted", "resampled"])
+def test_the_parent_is_left_as_it_was(parent: dict[str, torch.Tensor], blocks: str) -> None:
     before = {name: tensor.clone() for name, tensor in parent.items()}
-    start(after(permute=True), parent)
+    start(after(blocks=blocks), parent)
     assert all(torch.equal(parent[name], before[name]) for name in parent)
 
 
-# ---- the permuted control
+# ---- the controls
 
 
-def test_permute_keeps_the_values_of_every_block_matrix_and_nothing_of_their_order(
+def test_permuted_keeps_the_values_of_every_block_matrix_and_nothing_of_their_order(
     parent: dict[str, torch.Tensor],
 ) -> None:
-    weights, kept = start(after(permute=True), parent), start(after(), parent)
+    weights, kept = start(after(blocks="permuted"), parent), start(after(), parent)
     for name in names(SCRATCH, "attention", "mlp"):
         assert weights[name].shape == parent[name].shape
         assert torch.equal(weights[name].flatten().sort().values, parent[name].flatten().sort().values)
@@ -168,10 +169,40 @@ def test_permute_keeps_the_values_of_every_block_matrix_and_nothing_of_their_ord
 
 def test_every_matrix_and_every_seed_has_a_permutation_of_its_own(parent: dict[str, torch.Tensor]) -> None:
     equal = {name: torch.arange(t.numel(), dtype=torch.float32).view_as(t) for name, t in parent.items()}
-    weights = start(after(permute=True), equal)
+    weights = start(after(blocks="permuted"), equal)
     orders = [tuple(weights[name].flatten().tolist()) for name in names(SCRATCH, "attention", "mlp")]
     assert len(set(orders)) == len(orders)
-    other = start(replace(after(permute=True), seed=5), equal)
+    other = start(replace(after(blocks="permuted"), seed=5), equal)
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(other[name], weights[name])
-    assert torch.equal(start(after(permute=True), equal)[name], weights[name])
+    assert torch.equal(start(after(blocks="permuted"), equal)[name], weights[name])
+
+
+def test_resampled_keeps_the_norm_of_every_block_matrix_and_draws_its_values_as_a_scratch_run_would(
+    parent: dict[str, torch.Tensor],
+) -> None:
+    weights, kept, scratch = start(after(blocks="resampled"), parent), start(after(), parent), start(SCRATCH)
+    for name in names(SCRATCH, "attention", "mlp"):
+        assert weights[name].dtype == torch.float32
+        norm, trained = weights[name].double().norm().item(), parent[name].double().norm().item()
+        assert norm == pytest.approx(trained, rel=1e-7)  # float32 rounds every weight by up to 6e-8 of itself
+        torch.testing.assert_close(weights[name] / weights[name].norm(), scratch[name] / scratch[name].norm())
+        assert abs(torch.corrcoef(torch.stack([weights[name].flatten(), parent[name].flatten()]))[0, 1]) < 0.3
+    for name in names(SCRATCH, "embeddings", "norms"):
+        assert torch.equal(weights[name], kept[name])
+    other = start(replace(after(blocks="resampled"), seed=5), parent)
+    assert not any(torch.equal(other[name], weights[name]) for name in names(SCRATCH, "attention", "mlp"))
+
+
+def test_a_matrix_without_a_norm_is_resampled_as_it_is(parent: dict[str, torch.Tensor]) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights = start(after(blocks="resampled"), parent | {name: torch.zeros_like(parent[name])})
+    assert torch.equal(weights[name], torch.zeros_like(parent[name]))
+
+
+@pytest.mark.parametrize("blocks", ["permuted", "resampled"])
+def test_a_control_leaves_what_is_made_anew_alone(parent: dict[str, torch.Tensor], blocks: str) -> None:
+    reinit = ("embeddings", "mlp")
+    control, plain = start(after(blocks=blocks, reinit=reinit), parent), start(after(reinit=reinit), parent)
+    changed = {name for name in plain if not torch.equal(control[name], plain[name])}
+    assert changed == names(SCRATCH, "attention")
