@@ -6,7 +6,7 @@ stay in registers, so `layers` writes that part as LLVM vector IR: one vector la
 * First layer. A neighbour in state s adds row s of a table of four channels. With AVX-512 a table of up to 16 states is
   one register a channel, and a permutation instruction looks up 16 cells at once (16 lanes). Elsewhere each cell adds
   its nine rows of four channels as 128-bit vectors, and the rows are transposed to lanes over cells (8 or 4 lanes).
-* The other layers multiply a vector of cells by one broadcast weight. The sums of up to `BLOCK` states stay in
+* The other layers multiply a vector of cells by one broadcast weight. The sums of some states, a block, stay in
   registers; larger alphabets take several blocks, each of which computes the hidden units anew.
 * Products are rounded before they are added: IR without the `contract` flag is never fused.
 
@@ -29,9 +29,9 @@ from harness.automata.definition import CONV, HIDDEN
 FLOAT, INT, BYTE, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
 PERMUTED = 16
 """Lanes, and states, of the AVX-512 permutation."""
-BLOCK, WIDE_BLOCK = 10, 16
-"""Most states whose sums are held in registers at a time, beside 4 channels and a hidden unit: of 16 vector registers,
-and of AVX-512's 32."""
+REGISTERS = {PERMUTED: 16, 8: 10, 4: 10}
+"""Most states whose sums stay in registers, beside 4 channels and a hidden unit, by lanes: 32 vector registers with
+AVX-512, else 16."""
 BIAS0, WEIGHT1, BIAS1 = 0, CONV, CONV + CONV * HIDDEN
 """Where the parameters lie that all blocks share: 4, [4][16] and 16 floats."""
 SHARED = BIAS1 + HIDDEN
@@ -50,14 +50,19 @@ OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @functools.cache
-def shape(states: int) -> tuple[int, int]:
-    """Lanes, and states a block, that suit an alphabet and the instructions that numba compiles for."""
+def lanes(states: int) -> tuple[int, ...]:
+    """Numbers of lanes that the instructions allow for which numba compiles, the fastest first."""
     _, _, features = cpu_target.target_context.codegen().magic_tuple()
     enabled = set(features.split(","))
-    wide = "+avx512f" in enabled
-    lanes = PERMUTED if wide and states <= PERMUTED else 8 if wide or "+avx2" in enabled else 4
-    blocks = -(-states // (WIDE_BLOCK if wide else BLOCK))
-    return lanes, -(-states // blocks)
+    if "+avx512f" in enabled:
+        return (PERMUTED, 8, 4) if states <= PERMUTED else (8, 4)
+    return (8, 4) if "+avx2" in enabled else (4,)
+
+
+def block(states: int, lanes: int) -> int:
+    """States whose sums are held in registers at a time: as few and as equal blocks as `REGISTERS` allow."""
+    blocks = -(-states // REGISTERS[lanes])
+    return -(-states // blocks)
 
 
 class Vectors:

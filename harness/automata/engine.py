@@ -1,6 +1,7 @@
 """Which code runs an automaton: the compiled kernels, or NumPy where numba cannot be used. All give equal bits."""
 
 import functools
+import math
 import warnings
 from typing import Any
 
@@ -18,15 +19,16 @@ def rollout(
     temperature: float = 0.0,
     noise_keys: Any = None,
     identity_bias: float = 0.0,
+    lanes: int | None = None,
 ) -> Any:
-    """As `definition.rollout`."""
+    """As `definition.rollout`. `lanes` cells are run at a time, by default as many as this machine is fastest with."""
     kernels = compiled()
     if kernels is None:
         return definition.rollout(rules, state, steps, temperature, noise_keys, identity_bias)
     n, grid = state.shape[:2]
     out = np.empty((n, steps + 1, grid * grid), np.uint8)
     out[:, 0] = state.reshape(n, -1)
-    lanes, block = kernels.shape(rules.states)
+    lanes = lanes or kernels.lanes(rules.states)[0]
     biased = any(bias.any() for bias in (rules.conv_bias, rules.dense1_bias, rules.dense2_bias))
     kernels.rollout(
         *(np.ascontiguousarray(weights, np.float32) for weights in rules),
@@ -36,7 +38,7 @@ def rollout(
         np.zeros(n, np.uint64) if noise_keys is None else noise_keys,
         np.float32(identity_bias),
         (0,) * lanes,
-        (0,) * block,
+        (0,) * kernels.block(rules.states, lanes),
         (0,) * (2 if temperature or identity_bias or biased else 1),
     )
     return out.reshape(n, steps + 1, grid, grid)
@@ -49,7 +51,7 @@ def draw_rules(key: Any, states: int) -> Rules:
         return definition.draw_rules(key, states)
     shapes = definition.kernel_shapes(states)
     drawn = tuple(np.empty((len(key), *shape), np.float32) for shape in shapes)
-    flat = tuple(kernel.reshape(len(key), -1) for kernel in drawn)
+    flat = tuple(kernel.reshape(len(key), math.prod(shape)) for kernel, shape in zip(drawn, shapes, strict=True))
     scales = tuple(definition.kernel_scale(shape) for shape in shapes)
     kernels.draw_kernels(np.asarray(key, np.uint64), definition.weight_table(), scales, flat)
     return definition.unbiased(*drawn)
