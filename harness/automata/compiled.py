@@ -250,6 +250,15 @@ def copied(context: Any, target: Any, at: Any, source: Any, start: Any, count: A
 
 
 @njit(**OPTIONS)
+def same(a: Any, b: Any) -> bool:
+    """Whether two grids are equal: most differ in their first cells."""
+    for i in range(len(a)):  # noqa: SIM110 (numba compiles no generator)
+        if a[i] != b[i]:
+            return False
+    return True
+
+
+@njit(**OPTIONS)
 def log(x: float) -> float:
     """As `harness.rng.log`."""
     bits = np.float64(x).view(np.int64)
@@ -362,6 +371,12 @@ def rollout(
                     if second[i] >= floor:
                         chosen[i] = sample(logits, states, i, floor, temperature, keys[r], (t * cells + i) * states)
             copied(following, 0, chosen, 0, cells)
+            if temperature == 0:
+                period = 1 if same(following, now) else 2 if t > 0 and same(following, out[r, t - 1]) else 0
+                if period:  # what follows repeats
+                    for later in range(t + 2, out.shape[1]):
+                        copied(out[r, later], 0, out[r, later - period], 0, cells)
+                    break
 
 
 @njit(**OPTIONS)
