@@ -20,7 +20,14 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 os.environ["OMP_NUM_THREADS"] = "1"
 
 SEQUENCES, RULES, REPEATS = 256, 1024, 5
-RELEASED: dict[str, Any] = {"grid": 12, "d_state": 10, "identity_bias": 0.0, "temperature": 1e-4, "dT": 1, "start_step": 10}
+RELEASED: dict[str, Any] = {
+    "grid": 12,
+    "d_state": 10,
+    "identity_bias": 0.0,
+    "temperature": 1e-4,
+    "dT": 1,
+    "start_step": 10,
+}
 
 
 def median(work: Callable[[int], Any]) -> float:

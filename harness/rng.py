@@ -1,8 +1,8 @@
 """Counter-based randomness: every word is a pure function of (key, position), in integer arithmetic only.
 
 SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): the same words on
-every machine and device, whatever the batch. Normals come from a table of quantiles and logarithms from basic operations,
-since the last bit of a transcendental function differs between libraries.
+every machine and device, whatever the batch. Normals come from a table of quantiles and logarithms from basic
+operations, since the last bit of a transcendental function differs between libraries.
 """
 
 import functools

@@ -232,7 +232,8 @@ def test_starts_are_uniform_or_share_one_distribution_a_simulation() -> None:
     keys = rng.keys(np.arange(400), 5)
     uniform = definition.draw_start(keys, 7, 12, "uniform")
     assert np.abs(np.bincount(uniform.ravel(), minlength=7) / uniform.size - 1 / 7).max() < 0.01
-    counts = np.stack([(definition.draw_start(keys, 7, 12, "shared_categorical") == c).sum((1, 2)) for c in range(7)], 1) / 144
+    shared = definition.draw_start(keys, 7, 12, "shared_categorical")
+    counts = np.stack([(shared == c).sum((1, 2)) for c in range(7)], 1) / 144
     within = np.stack([(uniform == c).sum((1, 2)) for c in range(7)], 1) / 144
     assert counts.std(0).min() > 3 * within.std(0).max()  # logits N(0, 1) spread the shares far beyond chance
     assert np.abs(counts.mean(0) - 1 / 7).max() < 0.03

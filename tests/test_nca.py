@@ -65,11 +65,10 @@ def test_chunks_threads_and_stragglers_change_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(nca, "CHUNK", 7)
     monkeypatch.setattr(nca, "BREADTH", 2)
     np.testing.assert_array_equal(SMALL.open().sequences(3, np.arange(40), 64), want)
-    np.testing.assert_array_equal(SMALL.open(threads=3).sequences(3, np.arange(40), 64), want)
-    bank = replace(SMALL, rules=20)
-    np.testing.assert_array_equal(
-        bank.open(threads=3).sequences(3, np.arange(40), 64), bank.open().sequences(3, np.arange(40), 64)
-    )
+    bank = replace(SMALL, rules=20).open().sequences(3, np.arange(40), 64)
+    monkeypatch.setattr(engine, "_threads", 3)
+    np.testing.assert_array_equal(SMALL.open().sequences(3, np.arange(40), 64), want)
+    np.testing.assert_array_equal(replace(SMALL, rules=20).open().sequences(3, np.arange(40), 64), bank)
 
 
 def test_targets_are_the_next_tokens_after_the_first_frame() -> None:
@@ -255,5 +254,3 @@ def test_the_largest_vocabulary_fits() -> None:
     source = NCA(states=10, grid=6, patch=3)
     inputs, _ = source.open().sequences(0, np.arange(8), 64)
     assert source.vocab_size == 10**9 + 2 and inputs.min() >= 0 and inputs.max() == 10**9 + 1
-
-

@@ -46,7 +46,7 @@ LAYERS = (
     "second", "logits", "padded", "identity_bias", "lanes", "block", "general",
 )  # fmt: skip
 """The arguments of `layers` by name."""
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+kernel = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @functools.cache
@@ -249,7 +249,7 @@ def copied(context: Any, target: Any, at: Any, source: Any, start: Any, count: A
     return types.void(target, types.int64, source, types.int64, types.int64), generate
 
 
-@njit(**OPTIONS)
+@kernel
 def same(a: Any, b: Any) -> bool:
     """Whether two grids are equal: most differ in their first cells."""
     for i in range(len(a)):  # noqa: SIM110 (numba compiles no generator)
@@ -258,7 +258,7 @@ def same(a: Any, b: Any) -> bool:
     return True
 
 
-@njit(**OPTIONS)
+@kernel
 def log(x: float) -> float:
     """As `harness.rng.log`."""
     bits = np.float64(x).view(np.int64)
@@ -278,7 +278,7 @@ def log(x: float) -> float:
     return exponent * LN2 + 2.0 * s * total
 
 
-@njit(**OPTIONS)
+@kernel
 def word(key: np.uint64, position: int) -> np.uint64:
     """As `harness.rng.words`."""
     z = key + np.uint64(position) * GAMMA + GAMMA
@@ -287,14 +287,14 @@ def word(key: np.uint64, position: int) -> np.uint64:
     return z ^ (z >> S31)
 
 
-@njit(**OPTIONS)
+@kernel
 def gumbel(key: np.uint64, position: int) -> np.float32:
     """As `definition.gumbel` of word `position` of `key`."""
     u = (np.float64(word(key, position) >> S12) + 0.5) * 2.0**-52
     return np.float32(-log(-log(u)))
 
 
-@njit(**OPTIONS)
+@kernel
 def sample(
     logits: Any, states: int, i: int, floor: np.float32, temperature: np.float32, key: np.uint64, position: int
 ) -> int:
@@ -308,7 +308,7 @@ def sample(
     return chosen
 
 
-@njit(**OPTIONS)
+@kernel
 def rollout(
     conv_kernel: Any,
     conv_bias: Any,
@@ -379,36 +379,36 @@ def rollout(
                     break
 
 
-@njit(**OPTIONS)
-def fold(kernel: Any, table: Any, permuted: bool) -> None:
+@kernel
+def fold(weights: Any, table: Any, permuted: bool) -> None:
     """`definition.Rules.table` of one rule, laid out as `layers` looks it up: [9][4][16] if `permuted`, else
     [9][states][4]."""
-    states = kernel.shape[2] - 2
+    states = weights.shape[2] - 2
     for k in range(9):
         for c in range(states):
             for f in range(CONV):
-                value = kernel[k // 3, k % 3, c + 1, f]
+                value = weights[k // 3, k % 3, c + 1, f]
                 if c == states - 1:
-                    value += kernel[k // 3, k % 3, 0, f]
+                    value += weights[k // 3, k % 3, 0, f]
                 if c == 0:
-                    value += kernel[k // 3, k % 3, states + 1, f]
+                    value += weights[k // 3, k % 3, states + 1, f]
                 table[(k * CONV + f) * PERMUTED + c if permuted else (k * states + c) * CONV + f] = value
 
 
-@njit(**OPTIONS)
+@kernel
 def draw_kernels(keys: Any, normal: Any, scales: Any, kernels: Any) -> None:
     """Fill the three float32 arrays `kernels` (n, size) of `definition.draw_rules`, each scaled by its of `scales`."""
     for r in range(len(keys)):
         position, bits = 0, np.uint64(0)
-        for kernel, scale in zip(kernels, scales):  # noqa: B905 (numba knows no strict)
-            row = kernel[r]
+        for weights, scale in zip(kernels, scales):  # noqa: B905 (numba knows no strict)
+            row = weights[r]
             for i in range(len(row)):
                 bits = bits >> S16 if position & 3 else word(keys[r], position >> 2)
                 row[i] = normal[bits & LOW16] * scale
                 position += 1
 
 
-@njit(**OPTIONS)
+@kernel
 def patch_sums(now: Any, grid: int, alphabet: int, patch: int, sums: Any) -> None:
     """Fill `sums` int32 (cells,): at the first cell of a patch stands its token, elsewhere what nobody reads."""
     for i in range(len(now)):
@@ -421,7 +421,7 @@ def patch_sums(now: Any, grid: int, alphabet: int, patch: int, sums: Any) -> Non
             sums[i] += power * np.int32(ahead[i])
 
 
-@njit(**OPTIONS)
+@kernel
 def patch_tokens(states: Any, grid: int, alphabet: int, patch: int, out: Any) -> None:
     """Fill `out` int32 (n, frames, patches) with the tokens of `states` uint8 (n, frames, cells)."""
     side = grid // patch
@@ -434,7 +434,7 @@ def patch_tokens(states: Any, grid: int, alphabet: int, patch: int, out: Any) ->
                     out[r, t, y * side + x] = sums[(y * grid + x) * patch]
 
 
-@njit(**OPTIONS)
+@kernel
 def supervised(patches: Any, start: int, inputs: Any, targets: Any) -> None:
     """As `tokens.supervised` of `tokens.framed`, into `inputs` and `targets` int32 (n, context)."""
     n, frames, count = patches.shape

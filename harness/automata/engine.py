@@ -1,15 +1,38 @@
-"""Which code runs an automaton: the compiled kernels, or NumPy where numba cannot be used. All give equal bits."""
+"""Which code runs an automaton: the compiled kernels, or NumPy where numba cannot be used. All give equal bits.
+
+Where it runs is a setting of the process, as torch's number of threads is: no value that names a sequence holds it.
+"""
 
 import functools
 import math
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from harness import rng
 from harness.automata import definition, tokens
 from harness.automata.definition import Rules
+
+_threads = 1
+
+
+def set_threads(count: int) -> None:
+    """Let generated sources of this process use `count` threads. Changes no result."""
+    global _threads  # noqa: PLW0603
+    _threads = count
+
+
+def in_chunks(work: Callable[[slice], None], count: int, size: int) -> None:
+    """Call `work` for every slice of `size` of range(count), on the threads of `set_threads`."""
+    chunks = [slice(i, i + size) for i in range(0, count, size)]
+    if _threads == 1 or len(chunks) == 1:
+        for chunk in chunks:
+            work(chunk)
+    else:
+        with ThreadPoolExecutor(_threads) as pool:
+            list(pool.map(work, chunks))
 
 
 def rollout(

@@ -5,8 +5,6 @@ After Lee, Han, Kumar and Agrawal, "Training Language Models via Neural Cellular
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -125,19 +123,19 @@ class NCA:
         cell = 9 * CONV + 2 * CONV * HIDDEN + 2 * HIDDEN * self.states
         return self.time(self.frames_for(context) - 1) * self.grid**2 * cell / context
 
-    def open(self, artifact: Any = None, threads: int = 1) -> "NCASequences":
-        return NCASequences(self, threads)
+    def open(self, artifact: Any = None) -> "NCASequences":
+        return NCASequences(self)
 
 
 class NCASequences:
     """Reader of an `NCA`. Sequence i is a pure function of (settings, seed, i).
 
     A trial is one uint64 key, from whose words 0, 1 and 2 the weights, the start and the noise of a simulation are
-    drawn: trial c of a sequence is word c of the sequence's key. `threads` share the work and change no result.
+    drawn: trial c of a sequence is word c of the sequence's key.
     """
 
-    def __init__(self, source: NCA, threads: int = 1) -> None:
-        self.source, self.threads = source, threads
+    def __init__(self, source: NCA) -> None:
+        self.source = source
         self._bank: dict[int, dict[int, int]] = {}  # by seed: accepted trial of the bank's entries used so far
 
     token_bytes = None
@@ -155,7 +153,7 @@ class NCASequences:
             patches = self._patches(*self._trials(seed, index[rows]), s.frames_for(context))
             inputs[rows], targets[rows] = engine.supervised(patches, s.start_token, context)
 
-        self._in_chunks(fill, len(index))
+        engine.in_chunks(fill, len(index), CHUNK)
         return inputs, targets
 
     def held_out(self, count: int, context: int) -> tuple[Any, Any]:
@@ -183,22 +181,12 @@ class NCASequences:
         def fill(rows: slice) -> None:
             found[rows] = self._scores(first[rows])
 
-        self._in_chunks(fill, count)
+        engine.in_chunks(fill, count, CHUNK)
         return found
 
     def acceptance(self, count: int) -> float:
         """Share of `count` fresh candidates whose score lies in the band."""
         return 1.0 if self.source.band is None else float(self.source.accepts(self.scores(count)).mean())
-
-    def _in_chunks(self, work: Callable[[slice], None], count: int) -> None:
-        """Call `work` for every chunk of range(count), on as many threads as the reader has."""
-        chunks = [slice(i, i + CHUNK) for i in range(0, count, CHUNK)]
-        if self.threads == 1 or len(chunks) == 1:
-            for chunk in chunks:
-                work(chunk)
-        else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(work, chunks))
 
     def _trials(self, seed: int, index: Any) -> tuple[Any, Any]:
         """uint64 (n,), (n,): the trials that give the rule, and the start and noise, of every sequence."""
@@ -222,7 +210,7 @@ class NCASequences:
         def fill(rows: slice) -> None:
             found[rows] = self._accepted(seed, missing[rows])
 
-        self._in_chunks(fill, len(missing))
+        engine.in_chunks(fill, len(missing), CHUNK)
         bank.update(zip(missing.tolist(), found.tolist(), strict=True))
 
     def _accepted(self, seed: int, index: Any) -> Any:
