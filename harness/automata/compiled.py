@@ -144,8 +144,8 @@ class Vectors:
         return [self.shuffle(joined, undefined, [CONV * i + f for i in range(self.lanes)]) for f in range(CONV)]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def layers(
+@intrinsic
+def _layers(
     context: Any,
     table: Any,
     shared: Any,
@@ -237,8 +237,11 @@ def layers(
     return types.void(*arguments), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def copied(context: Any, target: Any, at: Any, source: Any, start: Any, count: Any) -> Any:
+layers: Any = _layers  # the compiler gives the first argument
+
+
+@intrinsic
+def _copied(context: Any, target: Any, at: Any, source: Any, start: Any, count: Any) -> Any:
     """target[at : at + count] = source[start : start + count], which do not overlap; a loop over few bytes is slow."""
 
     def generate(built: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -247,6 +250,9 @@ def copied(context: Any, target: Any, at: Any, source: Any, start: Any, count: A
         return built.get_dummy_value()
 
     return types.void(target, types.int64, source, types.int64, types.int64), generate
+
+
+copied: Any = _copied
 
 
 @kernel
