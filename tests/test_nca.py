@@ -217,6 +217,7 @@ def test_equal_settings_are_one_value() -> None:
     assert NCA(band=[0.5, 1]) == NCA(band=(0.5, 1.0))  # type: ignore[arg-type]
     assert digest(NCA(band=[0.5, 1])) == digest(NCA(band=(0.5, 1.0)))  # type: ignore[arg-type]
     assert digest(NCA(band=(0.5, 1.0))) != digest(NCA(band=(0.4, 1.0)))
+    assert digest(NCA(candidates=5)) == digest(NCA())
 
 
 @pytest.mark.parametrize(
@@ -240,6 +241,7 @@ def test_equal_settings_are_one_value() -> None:
         ({"band": (0.5, 1.2)}, r"NCA.band = \(0.5, 1.2\): "),
         ({"band": (0.5,)}, r"NCA.band = \(0.5,\): "),
         ({"rules": 0}, "NCA.rules = 0: "),
+        ({"rules": 300, "candidates": 200}, "NCA.rules = 300: a bank holds at most candidates = 200 rules"),
         ({"identity_bias": float("inf")}, "NCA.identity_bias = inf: "),
         ({"candidates": 0}, "NCA.candidates = 0: "),
     ],

@@ -5,7 +5,7 @@ After Lee, Han, Kumar and Agrawal, "Training Language Models via Neural Cellular
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from harness import rng
 from harness.automata import engine, score
 from harness.automata.definition import CONV, HIDDEN, draw_start
-from harness.errors import InputError, require
+from harness.errors import InputError, require, whole_fields
 from harness.sources import HELD_OUT
+from harness.specs import IDENTITY_FREE
 
 CHUNK = 512
 """Simulations rolled out at a time: bounds memory, changes no result."""
@@ -34,7 +35,8 @@ class NCA:
     first ten frames of its own trajectory lies strictly inside `band` (None: every rule). `rules`: a fixed bank of
     that many accepted rules, of which each sequence runs one, chosen at random, from a start of its own; None: the
     rule of a sequence is the first of its own candidates to be accepted, and the trajectory that was scored is the
-    one that is trained on. `candidates` tried in vain for one sequence refuse the band.
+    one that is trained on. `candidates` tried in vain for one sequence, or one rule of the bank, refuse the band; they
+    decide no token, so they are no part of the identity.
     """
 
     version: ClassVar[int] = 2
@@ -50,11 +52,13 @@ class NCA:
     band: tuple[float, float] | None = None
     rules: int | None = None
     identity_bias: float = 0.0
-    candidates: int = 10_000
+    candidates: int = field(default=100_000, metadata=IDENTITY_FREE)
 
     def __post_init__(self) -> None:
-        require(2 <= self.states <= 256, "NCA.states", self.states, "use 2 to 256")
-        require(self.patch >= 1, "NCA.patch", self.patch, "use at least 1")
+        whole_fields(self, states=2, grid=1, patch=1, burn_in=0, stride=1, candidates=1)
+        if self.rules is not None:
+            whole_fields(self, rules=1)
+        require(self.states <= 256, "NCA.states", self.states, "use 2 to 256")
         require(
             self.grid >= self.patch and self.grid % self.patch == 0,
             "NCA.grid",
@@ -75,11 +79,13 @@ class NCA:
         )
         starts = ("uniform", "shared_categorical")
         require(self.start in starts, "NCA.start", self.start, "use 'uniform' or 'shared_categorical'")
-        require(self.burn_in >= 0, "NCA.burn_in", self.burn_in, "use 0 or more steps")
-        require(self.stride >= 1, "NCA.stride", self.stride, "use at least 1")
-        require(self.rules is None or self.rules >= 1, "NCA.rules", self.rules, "use at least 1 rule, or None")
         require(math.isfinite(self.identity_bias), "NCA.identity_bias", self.identity_bias, "use a finite number")
-        require(self.candidates >= 1, "NCA.candidates", self.candidates, "use at least 1")
+        require(
+            self.rules is None or self.rules <= self.candidates,
+            "NCA.rules",
+            self.rules,
+            f"a bank holds at most candidates = {self.candidates} rules; raise candidates, or None for fresh rules",
+        )
         if self.band is not None:
             band = tuple(self.band) if isinstance(self.band, list | tuple) else ()
             require(
