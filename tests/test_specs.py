@@ -65,13 +65,13 @@ def versioned(number: int) -> Any:
     [
         (Llama(), "a6bfb4ecf903b5167ebacab37f36f77d35b05d5aa2c14da31ab01ca92918c290"),
         (Recipe(lr=1e-3), "a2d756ebf83b7f5446302919cdbedd04107d2cd2b0fdbc601035aa2d24a1a0d9"),
-        (NCA(), "0112c22b00f9459d5cf26f70491e4faef8b960745c293c014c3cb707ca6b829e"),
-        (WARM, "418c972b1adb65ceadae55cbcee6dd648a69dfaff174dcb084485c4df80cc4af"),
+        (NCA(), "0e1ef758c0ba140f08a16fc3e6647ce320b0e82c51b08f49b285260ff5719de4"),
+        (WARM, "b769892e5f4d7df5c7f9b8f481d6822d5c9f913cfe0be16b25ffd0ced34bee65"),
         (SCRATCH, "f502da57d78e0f14b2f44a18ba669d1f50909e2565af580621e6fe5d61e2fc07"),
-        (SCRATCH.after(WARM), "209222366ccda6ae75aaee1af090df9278bcfff39dae6b649f5a308b704b889b"),
+        (SCRATCH.after(WARM), "b53fce18b900a1a9a41d3e3014c386d8fbbb448786ee02d2ebdde5a93da481f7"),
         (
             SCRATCH.after(WARM, Transfer(blocks="permuted", embed_std=0.02)),
-            "5fddd0c2bbcb446c87fb846f5ddb4e62a625f6f017a220867f256fa6c07e9753",
+            "fd266ed2c8445152e6af646634b4dfe1006cc75635e55151ac4aa3e3b7476a94",
         ),
     ],
     ids=["llama", "recipe", "nca", "train", "train on text", "transfer", "permuted"],
