@@ -127,6 +127,21 @@ def test_compiled_rollout_equals_numpy_bit_by_bit(
     np.testing.assert_array_equal(engine.rollout(*args, lanes=lanes), definition.rollout(*args))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
+def test_kernels_agree_over_100000_drawn_rules(temperature: float) -> None:
+    """Drawn rules meet near-ties as training does: all widths roll out the same, a sixteenth of them NumPy too."""
+    for chunk in range(25):
+        keys = rng.keys(np.arange(chunk * 4096, (chunk + 1) * 4096), 11)
+        rules, start = engine.draw_rules(keys, 10), definition.draw_start(keys, 10, 12, "uniform")
+        want, *others = (engine.rollout(rules, start, 36, temperature, keys, lanes=lanes) for lanes in LANES)
+        for got in others:
+            assert (got == want).all()
+        few = slice(0, 256)
+        slow = definition.rollout(Rules(*(a[few] for a in rules)), start[few], 36, temperature, keys[few])
+        assert (slow == want[few]).all()
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**63), n=st.integers(0, 5), states=st.integers(2, 30))
 def test_compiled_draws_equal_numpy(seed: int, n: int, states: int) -> None:
