@@ -6,6 +6,7 @@ Where it runs is a setting of the process, as torch's number of threads is: no v
 import functools
 import math
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from harness.automata import definition, tokens
 from harness.automata.definition import Rules
 
+ZLIB_BYTES = 6
+"""Header and trailer that a zlib stream (RFC 1950) adds to a deflate stream."""
 _threads = 1
 
 
@@ -100,6 +103,19 @@ def supervised(patches: Any, start: int, context: int) -> tuple[Any, Any]:
     targets = np.empty_like(inputs)
     kernels.supervised(patches, start, inputs, targets)
     return inputs, targets
+
+
+def deflate_bytes(data: Any) -> Any:
+    """int64 (n,): bytes of the deflate stream (zlib, level 9) of every row of `data` uint8 (n, length).
+
+    Compiled, the size is classic zlib's on every machine; NumPy has none, and what Python is linked to is asked.
+    """
+    if compiled() is not None:
+        from harness.automata import deflate
+
+        if data.shape[1] <= deflate.LONGEST:
+            return deflate.deflate_bytes(data)
+    return np.array([len(zlib.compress(row.tobytes(), 9)) - ZLIB_BYTES for row in data], np.int64)
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """How complex a rule is: the gzip size of what it does."""
 
-import zlib
 from typing import Any
 
 import numpy as np
