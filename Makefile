@@ -9,11 +9,12 @@ INSTALLED := .venv/.installed
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: $(INSTALLED) ## Make .venv (Python 3.11 to 3.13) and install the pinned versions
+setup: $(INSTALLED) ## Make .venv (Python 3.11 to 3.13), install the pinned versions, compile the kernels
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m harness.automata
 	touch $@
 
 quickstart: setup ## Run the smoke study (under 5 minutes on 2 cores) and write its report

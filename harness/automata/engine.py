@@ -55,7 +55,7 @@ def rollout(
     out = np.empty((n, steps + 1, grid * grid), np.uint8)
     out[:, 0] = state.reshape(n, -1)
     lanes = lanes or kernels.lanes(rules.states)[0]
-    biased = any(bias.any() for bias in (rules.conv_bias, rules.dense1_bias, rules.dense2_bias))
+    biased = any(np.count_nonzero(bias) for bias in (rules.conv_bias, rules.dense1_bias, rules.dense2_bias))
     kernels.rollout(
         *(np.ascontiguousarray(weights, np.float32) for weights in rules),
         out,
