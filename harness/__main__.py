@@ -1,4 +1,4 @@
-"""python -m harness plan | run | status | report FILE[:NAME]
+"""python -m harness plan | run | status | report | preview FILE[:NAME]
 
 A recipe is never given here: what a run is stands in the search space, where and how it runs stands here.
 """
@@ -35,10 +35,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("target", metavar="FILE[:NAME]", help="a search space; NAME is `study` unless given")
+    default_store = Path(os.environ.get("NCA_STORE", "store"))
     common.add_argument(
         "--store",
         type=Path,
-        default=Path(os.environ.get("NCA_STORE", "store")),
+        default=default_store,
         help="directory of results that every node sees (default: $NCA_STORE, or ./store)",
     )
 
@@ -71,6 +72,16 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", parents=[common, reporting], help="remake tables and report from the store")
     report.set_defaults(command=report_command)
+
+    preview = commands.add_parser("preview", help="show what a source generates: pictures, complexity, statistics")
+    preview.add_argument("target", metavar="FILE:NAME", help="any source in a search space, such as an NCA or a Text")
+    preview.add_argument(
+        "--beside", metavar="FILE:NAME|PATH", help="a text to compare with: a Text in a file, or a path of text files"
+    )
+    preview.add_argument("--sequences", type=positive, default=2048, help="sequences that are looked at (default 2048)")
+    preview.add_argument("--out", type=Path, metavar="DIR", help="(default preview/NAME)")
+    preview.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="(default: one a CPU)")
+    preview.set_defaults(command=preview_command, store=default_store)
     return top
 
 
@@ -204,6 +215,13 @@ def status_command(args: argparse.Namespace) -> int:
 
 def report_command(args: argparse.Namespace) -> int:
     write_report(space.load(args.target), Store(args.store.resolve()), args.beside)
+    return 0
+
+
+def preview_command(args: argparse.Namespace) -> int:
+    from harness import preview
+
+    preview.run(args.target, args.beside, args.sequences, args.out, args.threads, args.store)
     return 0
 
 

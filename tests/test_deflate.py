@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness import rng
+from harness.automata import score
 from harness.automata.deflate import LITERALS, LONGEST, code_lengths, crowded, deflate_bytes
 from harness.errors import InputError
-from harness.sources import nca
 from harness.sources.nca import NCA
 
 
@@ -39,8 +39,7 @@ classic = pytest.mark.skipif(
 def candidates(source: NCA, count: int) -> Any:
     """uint8 (count, bytes): what is compressed to score the first `count` rules of `source`."""
     trial = rng.words(rng.keys(np.arange(count), 1, 1), 1)[:, 0]
-    states = source.open()._simulate(trial, trial, source.time(nca.SCORE_FRAMES - 1))
-    patches = nca.patch_tokens(states[:, source.burn_in :: source.stride], source.states, source.patch)
+    patches = source.open()._patches(trial, trial, score.FRAMES)
     return patches.reshape(count, -1).astype("<i4").view(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Every study in search_spaces/ loads and plans, without a network."""
+"""Every study in search_spaces/ loads and plans, and sources that are there to be looked at give tokens; no network."""
 
 import socket
 from pathlib import Path
@@ -7,17 +7,21 @@ from typing import Any
 import pytest
 
 from harness import plan as plans
+from harness import preview
 from harness.__main__ import describe
 from harness.space import Study, load, load_value
-from harness.specs import Train, parents
+from harness.specs import Train, digest, parents
 
 FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 FILES = sorted(FOLDER.glob("*.py"))
-TARGETS = [
+VALUES = {path: vars(load_value(str(path), "study")[2]) for path in FILES}
+TARGETS = [f"{path}:{name}" for path in FILES for name, value in VALUES[path].items() if isinstance(value, Study)]
+SOURCES = [
     f"{path}:{name}"
     for path in FILES
-    for name, value in vars(load_value(str(path), "study")[2]).items()
-    if isinstance(value, Study)
+    if "study" not in VALUES[path]
+    for name, value in VALUES[path].items()
+    if preview.is_source(value)
 ]
 
 
@@ -30,10 +34,24 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def test_every_file_has_a_study() -> None:
-    assert {"smoke.py"} <= {path.name for path in FILES}
+def test_every_file_has_a_study_or_sources() -> None:
+    assert {"smoke.py", "bands.py"} <= {path.name for path in FILES}
     for path in FILES:
-        assert isinstance(load(str(path)), Study)
+        if not any(source.startswith(f"{path}:") for source in SOURCES):
+            assert isinstance(load(str(path)), Study)
+
+
+@pytest.mark.parametrize("target", SOURCES, ids=lambda t: t.removeprefix(f"{FOLDER}/"))
+def test_a_source_can_be_previewed(target: str) -> None:
+    name, source = preview.find(target)
+    if not source.stored:
+        found, frames = preview.measure(name, source, 2)
+        assert found["name"] == name and frames is not None
+
+
+def test_bands_has_the_automata_of_the_smoke_study() -> None:
+    found = [preview.find(str(FOLDER / target))[1] for target in ("bands.py:smoke", "smoke.py")]
+    assert digest(found[0]) == digest(found[1])
 
 
 def test_studies_have_names_of_their_own() -> None:

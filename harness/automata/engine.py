@@ -27,6 +27,11 @@ def set_threads(count: int) -> None:
     _threads = count
 
 
+def threads() -> int:
+    """As `set_threads` set them; 1 at first."""
+    return _threads
+
+
 def in_chunks(work: Callable[[slice], None], count: int, size: int) -> None:
     """Call `work` for every slice of `size` of range(count), on the threads of `set_threads`."""
     chunks = [slice(i, i + size) for i in range(0, count, size)]
