@@ -70,11 +70,11 @@ def rollouts(temperature: float, count: int = 512) -> float:
     source = NCA(temperature=temperature)
     keys = rng.keys(np.arange(count), 0)
     rules, start = engine.draw_rules(keys, source.states), draw_start(keys, source.states, source.grid, source.start)
-    steps = source.time(source.frames_for(CONTEXT) - 1)
+    times = source.times(source.frames_for(CONTEXT))
 
     def work() -> None:
-        states = engine.rollout(rules, start, steps, temperature, keys)
-        patches = engine.patch_tokens(states[:, source.burn_in :], source.states, source.patch)
+        states = engine.rollout(rules, start, times.stop - 1, temperature, keys)
+        patches = engine.patch_tokens(states[:, times], source.states, source.patch)
         engine.supervised(patches, source.start_token, CONTEXT)
 
     return count * CONTEXT / median(work)
@@ -105,6 +105,44 @@ def figures() -> dict[str, float]:
     engine.set_threads(1)
     found["memory_over_imports_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     return found
+
+
+def device_figures() -> dict[str, float] | None:
+    """What a CUDA device does, in wall time, with scores on as many threads as the machine has cores; None without."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    source = NCA(band=(0.5, 1.0))
+    keys = rng.keys(np.arange(engine.DEVICE_CHUNK), 0)
+    start, times = draw_start(keys, source.states, source.grid, source.start), source.times(source.frames_for(CONTEXT))
+    engine.set_device("cuda")
+    kernels = engine.on_device()
+    rules = kernels.draw_rules(keys, source.states, "cuda")
+
+    def roll() -> None:
+        kernels.rollout(rules, start, times.stop - 1)
+        torch.cuda.synchronize()
+
+    each = median(roll, time.perf_counter) / len(keys)
+    # A step of a cell: 36 table additions, 4 x 16 and 16 x states products and sums.
+    operations = (times.stop - 1) * source.grid**2 * (36 + 2 * 4 * 16 + 2 * 16 * source.states)
+    engine.set_threads(os.cpu_count() or 1)
+    count = TOKENS // CONTEXT
+    started = time.perf_counter()
+    reader = source.open()
+    for first in range(0, count, 2**16):
+        reader.sequences(0, np.arange(first, min(first + 2**16, count)), CONTEXT)
+    found = {
+        "rollout_tokens_per_s": CONTEXT / each,
+        "rollout_flop_per_s": operations / each,
+        "band_50+_164M_wall_s": time.perf_counter() - started,
+    }
+    engine.set_threads(1)
+    engine.set_device("cpu")
+    return {torch.cuda.get_device_name(): 1.0, **found}
 
 
 def elsewhere(instructions: tuple[str, str]) -> dict[str, float]:
@@ -144,8 +182,13 @@ def main() -> int:
     if released:
         for name, value in released.items():
             print(f"release: {name:<36} {value if isinstance(value, str) else round(value, 1):>12}")
+    device = device_figures()
+    for name, value in (device or {}).items():
+        print(f"device: {name:<40} {value:.4g}")
     if args.json:
-        args.json.write_text(json.dumps({"here": own, "kernels": kernels, "released": released}, indent=1))
+        args.json.write_text(
+            json.dumps({"here": own, "kernels": kernels, "released": released, "device": device}, indent=1)
+        )
     return 0
 
 

@@ -64,6 +64,7 @@ def test_replay_gives_every_array_of_the_release(setting: str) -> None:
         burn_in=meta["init_rollout_steps"],
         stride=meta["dT"],
         identity_bias=meta["identity_bias"],
+        with_logits=True,
     )
     np.testing.assert_array_equal(got.states, want["trajectory"])
     np.testing.assert_array_equal(got.tokens, want["tokens"])
@@ -71,7 +72,8 @@ def test_replay_gives_every_array_of_the_release(setting: str) -> None:
     np.testing.assert_array_equal(got.targets, want["train_targets"])
     np.testing.assert_array_equal(got.score_bytes, want["gzip_bytes"])
     np.testing.assert_allclose(got.score, want["gzip_score_f32"], rtol=1e-6)
-    np.testing.assert_allclose(got.logits[:4], want["logits_t0"], atol=1e-6)
+    np.testing.assert_allclose(got.logits[:4, 0], want["logits_t0"], atol=1e-6)
+    np.testing.assert_array_equal(got.logits.argmax(-1), got.states[:, 1:])
 
 
 @pytest.mark.parametrize("rollout", ROLLOUTS)
@@ -263,6 +265,8 @@ def test_replay_refuses_what_does_not_fit() -> None:
         replay(rules, want["init_state"] + 1, 5)
     with pytest.raises(InputError, match=r"Rules\.conv_kernel = .*: want"):
         replay(rules._replace(conv_kernel=rules.conv_kernel[:, :, :, :3]), want["init_state"], 5)
+    with pytest.raises(InputError, match=r"steps = 0: use at least 1"):
+        replay(rules, want["init_state"], 0)
     with pytest.raises(InputError, match=r"noise_keys = None: "):
         replay(rules, want["init_state"], 5, temperature=0.1)
     with pytest.raises(InputError, match=r"NCA\.grid = 12: use a multiple of patch = 5"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from harness import rng
 from harness.automata import definition, engine, tokens
 from harness.automata.definition import Rules
+from harness.sources.nca import NCA
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -174,3 +175,18 @@ def test_every_operation_of_the_machine_code_rounds_as_ieee_754_says(tmp_path: P
             assert "ld.global.v4.b32" in code, "four channels are one load"
             usage = path.with_suffix(".usage").read_text()
             assert " STACK:0 " in usage and " LOCAL:0 " in usage, "registers are spilled"
+
+
+def test_sequences_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = NCA(states=2, grid=4, band=(0.05, 0.6), burn_in=2)
+    want = source.open().sequences(0, np.arange(FEW), 40)
+    monkeypatch.setattr(engine, "on_device", lambda: cuda)
+    monkeypatch.setattr(engine, "_device", DEVICE)
+    np.testing.assert_array_equal(source.open().sequences(0, np.arange(FEW), 40), want)
+
+
+def test_a_device_that_is_not_there_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_device", "cuda:63")
+    with pytest.warns(UserWarning, match="cuda:63 cannot be used .*: automata run on the CPU"):
+        assert engine.on_device() is None
+    assert engine.on_device() is None

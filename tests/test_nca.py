@@ -62,7 +62,7 @@ def test_a_sequence_depends_on_settings_seed_and_number_only(
 
 def test_chunks_threads_and_stragglers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     want = SMALL.open().sequences(3, np.arange(40), 64)
-    monkeypatch.setattr(nca, "CHUNK", 7)
+    monkeypatch.setattr(engine, "CHUNK", 7)
     monkeypatch.setattr(nca, "BREADTH", 2)
     np.testing.assert_array_equal(SMALL.open().sequences(3, np.arange(40), 64), want)
     bank = replace(SMALL, rules=20).open().sequences(3, np.arange(40), 64)

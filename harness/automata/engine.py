@@ -1,10 +1,12 @@
-"""Which code runs an automaton: the compiled kernels, or NumPy where numba cannot be used. All give equal bits.
+"""Which code runs an automaton: the kernels for CPUs or for a CUDA device, or NumPy where neither can be used. All
+give equal bits.
 
 Where it runs is a setting of the process, as torch's number of threads is: no value that names a sequence holds it.
 """
 
 import functools
 import math
+import subprocess
 import warnings
 import zlib
 from collections.abc import Callable
@@ -18,7 +20,9 @@ from harness.automata.definition import Rules
 
 ZLIB_BYTES = 6
 """Header and trailer that a zlib stream (RFC 1950) adds to a deflate stream."""
-_threads = 1
+CHUNK, DEVICE_CHUNK = 512, 8192
+"""Simulations run at a time, on a CPU and on a device that runs thousands side by side: bounds memory."""
+_threads, _device = 1, "cpu"
 
 
 def set_threads(count: int) -> None:
@@ -32,8 +36,15 @@ def threads() -> int:
     return _threads
 
 
-def in_chunks(work: Callable[[slice], None], count: int, size: int) -> None:
-    """Call `work` for every slice of `size` of range(count), on the threads of `set_threads`."""
+def set_device(name: str) -> None:
+    """Let automata of this process run on "cpu" or on a CUDA device, "cuda" or "cuda:1". Changes no result."""
+    global _device  # noqa: PLW0603
+    _device = name
+
+
+def in_chunks(work: Callable[[slice], None], count: int) -> None:
+    """Call `work` for slices that make up range(count), on the threads of `set_threads`."""
+    size = CHUNK if on_device() is None else DEVICE_CHUNK
     chunks = [slice(i, i + size) for i in range(0, count, size)]
     if _threads == 1 or len(chunks) == 1:
         for chunk in chunks:
@@ -41,6 +52,28 @@ def in_chunks(work: Callable[[slice], None], count: int, size: int) -> None:
     else:
         with ThreadPoolExecutor(_threads) as pool:
             list(pool.map(work, chunks))
+
+
+def patches(
+    rule_keys: Any,
+    state: Any,
+    noise_keys: Any,
+    times: slice,
+    alphabet: int,
+    patch: int,
+    temperature: float,
+    identity_bias: float,
+) -> Any:
+    """int32 (n, frames, patches): the patch tokens, at `times`, of trajectories of drawn rules from `state`; see
+    `draw_rules`, `rollout` and `patch_tokens`."""
+    kernels = on_device()
+    if kernels is None:
+        rules = draw_rules(rule_keys, alphabet)
+        states = rollout(rules, state, times.stop - 1, temperature, noise_keys, identity_bias)
+        return patch_tokens(states[:, times], alphabet, patch)
+    rules = kernels.draw_rules(rule_keys, alphabet, _device)
+    states = kernels.rollout(rules, state, times.stop - 1, temperature, noise_keys, identity_bias)
+    return kernels.patch_tokens(states[:, times], alphabet, patch).cpu().numpy()
 
 
 def rollout(
@@ -132,3 +165,26 @@ def compiled() -> Any:
         warnings.warn(f"numba cannot be used ({error}): automata run in NumPy, 30 times slower", stacklevel=3)
         return None
     return compiled
+
+
+def on_device() -> Any:
+    """The module of kernels for the device of `set_device`; None for the CPU."""
+    return None if _device == "cpu" else _on_device(_device)
+
+
+@functools.cache
+def _on_device(device: str) -> Any:
+    """The module, or None, said once, where there is no such device or nothing to build its kernels with."""
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeError("torch sees no CUDA device")
+        from harness.automata import cuda
+
+        probe = cuda.draw_rules(np.zeros(1, np.uint64), 2, device)
+        cuda.rollout(probe, np.zeros((1, 2, 2), np.uint8), 1).cpu()
+    except (ImportError, RuntimeError, subprocess.CalledProcessError) as error:
+        warnings.warn(f"{device} cannot be used ({error}): automata run on the CPU", stacklevel=4)
+        return None
+    return cuda

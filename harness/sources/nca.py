@@ -17,8 +17,6 @@ from harness.errors import InputError, require, whole_fields
 from harness.sources import HELD_OUT
 from harness.specs import IDENTITY_FREE
 
-CHUNK = 512
-"""Simulations rolled out at a time: bounds memory, changes no result."""
 BREADTH = 64
 """Candidates tried for all sequences of a chunk together before the stragglers are followed one by one."""
 RULE, RUN, ENTRY = 1, 2, 3
@@ -114,9 +112,9 @@ class NCA:
         """Frames that hold `context` inputs and the last one's target."""
         return -(-(context + 1) // self.frame_tokens)
 
-    def time(self, frame: int) -> int:
-        """Step at which a frame is taken."""
-        return self.burn_in + self.stride * frame
+    def times(self, frames: int) -> slice:
+        """The steps at which the first `frames` frames are taken."""
+        return slice(self.burn_in, self.burn_in + self.stride * (frames - 1) + 1, self.stride)
 
     def accepts(self, ratio: Any) -> Any:
         """bool (n,): whether each gzip `ratio` lies strictly inside the band."""
@@ -127,7 +125,7 @@ class NCA:
         """FLOPs of generation a kept token, trials of rejected rules left out: steps x cells x (36 table additions +
         2 x 4 x 16 + 2 x 16 x states) / context, a multiply-add counted as 2."""
         cell = 9 * CONV + 2 * CONV * HIDDEN + 2 * HIDDEN * self.states
-        return self.time(self.frames_for(context) - 1) * self.grid**2 * cell / context
+        return (self.times(self.frames_for(context)).stop - 1) * self.grid**2 * cell / context
 
     def open(self, artifact: Any = None) -> "NCASequences":
         return NCASequences(self)
@@ -159,7 +157,7 @@ class NCASequences:
             patches = self._patches(*self._trials(seed, index[rows]), s.frames_for(context))
             inputs[rows], targets[rows] = engine.supervised(patches, s.start_token, context)
 
-        engine.in_chunks(fill, len(index), CHUNK)
+        engine.in_chunks(fill, len(index))
         return inputs, targets
 
     def held_out(self, count: int, context: int) -> tuple[Any, Any]:
@@ -187,7 +185,7 @@ class NCASequences:
         def fill(rows: slice) -> None:
             found[rows] = self._scores(first[rows])
 
-        engine.in_chunks(fill, count, CHUNK)
+        engine.in_chunks(fill, count)
         return found
 
     def acceptance(self, count: int) -> float:
@@ -216,7 +214,7 @@ class NCASequences:
         def fill(rows: slice) -> None:
             found[rows] = self._accepted(seed, missing[rows])
 
-        engine.in_chunks(fill, len(missing), CHUNK)
+        engine.in_chunks(fill, len(missing))
         bank.update(zip(missing.tolist(), found.tolist(), strict=True))
 
     def _accepted(self, seed: int, index: Any) -> Any:
@@ -259,13 +257,19 @@ class NCASequences:
 
     def _patches(self, rule: Any, run: Any, frames: int) -> Any:
         """int32 (n, frames, patches): the patch tokens of `_states`."""
-        return engine.patch_tokens(self._states(rule, run, frames), self.source.states, self.source.patch)
+        s = self.source
+        return engine.patches(
+            *self._draw(rule, run), s.times(frames), s.states, s.patch, s.temperature, s.identity_bias
+        )
 
     def _states(self, rule: Any, run: Any, frames: int) -> Any:
         """uint8 (n, frames, grid, grid): the rule of trials `rule`, from the start and with the noise of `run`."""
-        s = self.source
-        keys = rng.words(run, 3)
-        rules = engine.draw_rules(rng.words(rule, 1)[:, 0], s.states)
-        start = draw_start(keys[:, 1], s.states, s.grid, s.start)
-        states = engine.rollout(rules, start, s.time(frames - 1), s.temperature, keys[:, 2], s.identity_bias)
-        return states[:, s.burn_in :: s.stride]
+        s, times = self.source, self.source.times(frames)
+        rule_keys, start, noise_keys = self._draw(rule, run)
+        rules = engine.draw_rules(rule_keys, s.states)
+        return engine.rollout(rules, start, times.stop - 1, s.temperature, noise_keys, s.identity_bias)[:, times]
+
+    def _draw(self, rule: Any, run: Any) -> tuple[Any, Any, Any]:
+        """Keys of the rules, starts, and keys of the noise."""
+        s, keys = self.source, rng.words(run, 3)
+        return rng.words(rule, 1)[:, 0], draw_start(keys[:, 1], s.states, s.grid, s.start), keys[:, 2]
