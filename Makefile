@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint clean
+.PHONY: help setup quickstart test test-slow test-cuda lint clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,10 @@ test: setup ## Run the tests, but for the slow ones
 
 test-slow: setup ## Run the slow tests: kills, resumes and whole studies
 	$(BIN)/python -m pytest -m slow
+
+test-cuda: setup ## Run the tests of the CUDA kernels, without a device in Triton's interpreter
+	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install triton==3.9.0
+	$(BIN)/python -m pytest tests/test_cuda.py
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check

@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
         "--cpus", type=positive, help="CPUs of the Ray instance started here (default: all of this machine's)"
     )
     run.add_argument("--workers", type=positive, default=1, help="training workers a stage (default 1)")
+    run.add_argument(
+        "--generator-gpus",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of a worker's GPU (default 0: CPUs generate)",
+    )
     run.add_argument("--concurrent", type=positive, help="stages at once (default: as many as fit)")
     run.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="(default 15)")
     run.add_argument("--in-process", action="store_true", help="without Ray, one stage after another, for debugging")
@@ -174,7 +181,7 @@ def compute(plan: plans.Plan, store: Store, revisions: plans.Revisions, args: ar
     from harness.cluster import sweep
 
     sweep.connect(args.cpus)
-    resources = sweep.admit(plan, args.workers, args.concurrent)
+    resources = sweep.admit(plan, args.workers, args.concurrent, args.generator_gpus)
     check_budgets(plan, store)
     plans.register(plan, store, revisions)
     with watch.Live(plan, store):

@@ -252,6 +252,12 @@ def test_a_cluster_that_cannot_fit_one_stage_is_refused_with_the_numbers() -> No
     assert allot({"CPU": 64.0, "GPU": 8.0}, workers=4).concurrent == 2
     assert allot({"CPU": 64.0, "GPU": 8.0}, workers=4, concurrent=1).concurrent == 1
     assert allot({"CPU": 16.0, "memory": 4e9}).concurrent == 2
+    shared = allot({"CPU": 16.0, "GPU": 2.0}, generator_gpus=0.25)
+    assert shared.footprint == {"CPU": 2.0, "GPU": 1.0} and shared.concurrent == 2
+    with pytest.raises(InputError, match=r"^generator_gpus = 0\.25: use 0: the cluster has no GPU$"):
+        allot({"CPU": 16.0}, generator_gpus=0.25)
+    with pytest.raises(InputError, match=r"^generator_gpus = 1\.0: use a share of a worker's GPU in \[0, 1\)$"):
+        allot({"CPU": 16.0, "GPU": 2.0}, generator_gpus=1.0)
     with pytest.raises(InputError, match="needs 4 GPU and the cluster has 1"):
         allot({"CPU": 64.0, "GPU": 1.0}, workers=4)
 

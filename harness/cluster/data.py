@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import ray.data
 
+from harness.automata import engine
+from harness.cluster.resources import Resources
 from harness.sources import tokenising
 from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
@@ -37,6 +39,8 @@ class Generate:
     """A generator actor: block number in, the block's sequences out."""
 
     def __init__(self, spec: Train, units: int, first_step: int) -> None:
+        if ray.get_gpu_ids():
+            engine.set_device("cuda")
         self.spec, self.units, self.first_step = spec, units, first_step
         self.reader = spec.corpus.source.open()
 
@@ -47,9 +51,10 @@ class Generate:
         return {"index": index, "inputs": inputs, "targets": targets}
 
 
-def sequences(spec: Train, units: int, first_step: int, actors: int, cpus: float) -> ray.data.Dataset:
+def sequences(spec: Train, first_step: int, resources: Resources) -> ray.data.Dataset:
     """The blocks of `spec` from `first_step` to its end, in order; the last chunk is padded past the end, since Ray
     drops ragged tails."""
+    units = resources.workers
     chunks = -(-(spec.steps - first_step) // steps_per_block(spec, units))
     blocks = [{"block": b} for b in range(max(1, chunks) * units)]
     return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
@@ -57,8 +62,9 @@ def sequences(spec: Train, units: int, first_step: int, actors: int, cpus: float
         fn_constructor_args=(spec, units, first_step),
         batch_size=None,
         batch_format="numpy",
-        num_cpus=cpus,
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=resources.generator_cpus,
+        num_gpus=resources.generator_gpus,
+        compute=ray.data.ActorPoolStrategy(size=resources.generators),
     )
 
 

@@ -151,10 +151,10 @@ def reason(error: BaseException) -> str:
     return train.root_message(error)
 
 
-def admit(plan: Plan, workers: int, concurrent: int | None) -> Resources:
+def admit(plan: Plan, workers: int, concurrent: int | None, generator_gpus: float = 0.0) -> Resources:
     """What every stage gets on the cluster that is connected; raises InputError before anything starts."""
     check_divides(plan.stages.values(), workers)
-    return allot(most_resources(), workers, concurrent)
+    return allot(most_resources(), workers, concurrent, generator_gpus)
 
 
 def most_resources() -> dict[str, float]:

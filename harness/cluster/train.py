@@ -61,7 +61,7 @@ def _errors(spec: Train, store: Store) -> list[Path]:
 def _sequences(spec: Train, store: Store, resources: Resources) -> ray.data.Dataset:
     data.configure()
     first_step = stages.committed_step(spec, store)
-    return data.sequences(spec, resources.workers, first_step, resources.generators, resources.generator_cpus)
+    return data.sequences(spec, first_step, resources)
 
 
 def _rank(spec: Train, store: Store, units: int, checkpoint_every_s: float) -> None:
