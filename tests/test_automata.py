@@ -129,6 +129,20 @@ def test_compiled_rollout_equals_numpy_bit_by_bit(
     np.testing.assert_array_equal(engine.rollout(*args, lanes=lanes), definition.rollout(*args))
 
 
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("states", [11, 15, 17, 256])
+@pytest.mark.parametrize("temperature", [0.0, 0.1])
+def test_no_state_beyond_the_last_wins(lanes: int, states: int, temperature: float) -> None:
+    """Blocks of states are padded; where all logits are negative a padding of zeros would be the largest."""
+    random = np.random.default_rng(states)
+    rules = definition.draw_rules(rng.keys(np.arange(4), states), states)
+    rules = rules._replace(dense2_kernel=-np.abs(rules.dense2_kernel))
+    state = random.integers(0, states, (4, 6, 6)).astype(np.uint8)
+    args = (rules, state, 8, temperature, rng.keys(np.arange(4), 1))
+    lanes = lanes if lanes in compiled.lanes(states) else 8
+    np.testing.assert_array_equal(engine.rollout(*args, lanes=lanes), definition.rollout(*args))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1e-4])
 def test_kernels_agree_over_100000_drawn_rules(temperature: float) -> None:

@@ -353,10 +353,10 @@ def rollout(
                 shared[WEIGHT1 + f * HIDDEN + j] = dense1_kernel[r, f, j]
         for j in range(HIDDEN):
             shared[BIAS1 + j] = dense1_bias[r, j]
-        for c in range(blocks * wide):  # states beyond the last never win
+        for c in range(blocks * wide):  # NaN is never larger: states beyond the last do not win
             for j in range(HIDDEN):
-                output[c // wide, j * wide + c % wide] = dense2_kernel[r, j, c] if c < states else 0
-            output[c // wide, HIDDEN * wide + c % wide] = dense2_bias[r, c] if c < states else -np.inf
+                output[c // wide, j * wide + c % wide] = dense2_kernel[r, j, c] if c < states else np.nan
+            output[c // wide, HIDDEN * wide + c % wide] = dense2_bias[r, c] if c < states else np.nan
         for t in range(out.shape[1] - 1):
             now, following = out[r, t], out[r, t + 1]
             copied(around, grid, now, cells - grid, grid)
