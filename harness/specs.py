@@ -392,14 +392,18 @@ def canonical(value: Any, path: str = "") -> Any:
     raise InputError(f"{path or 'value'} = {value!r}: a {kind.__name__} has no canonical form; use plain values")
 
 
+def canonical_json(value: Any) -> str:
+    """`value` in its canonical form as one line of ASCII JSON; equal for what `canonical` gave before."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`: the address of its artifact."""
     # Kept in the frozen value itself: a cache by equality would take True for 1, and needs hashable fields.
     kept = getattr(value, "_digest", None)
     if kept is not None:
         return str(kept)
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    found = hashlib.sha256(text.encode()).hexdigest()
+    found = hashlib.sha256(canonical_json(value).encode()).hexdigest()
     if dataclasses.is_dataclass(value) and hasattr(value, "__dict__"):
         object.__setattr__(value, "_digest", found)
     return found
