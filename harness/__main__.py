@@ -1,4 +1,4 @@
-"""python -m harness plan | run | status | report | preview FILE[:NAME]
+"""python -m harness plan | run | status | report | preview FILE[:NAME]; export DIGEST DIR
 
 A recipe is never given here: what a run is stands in the search space, where and how it runs stands here.
 """
@@ -33,15 +33,16 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m harness", description=(__doc__ or "").splitlines()[0])
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("target", metavar="FILE[:NAME]", help="a search space; NAME is `study` unless given")
     default_store = Path(os.environ.get("NCA_STORE", "store"))
-    common.add_argument(
+    stored = argparse.ArgumentParser(add_help=False)
+    stored.add_argument(
         "--store",
         type=Path,
         default=default_store,
         help="directory of results that every node sees (default: $NCA_STORE, or ./store)",
     )
+    common = argparse.ArgumentParser(add_help=False, parents=[stored])
+    common.add_argument("target", metavar="FILE[:NAME]", help="a search space; NAME is `study` unless given")
 
     reporting = argparse.ArgumentParser(add_help=False)
     reporting.add_argument(
@@ -89,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     preview.add_argument("--out", type=Path, metavar="DIR", help="(default preview/NAME)")
     preview.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="(default: one a CPU)")
     preview.set_defaults(command=preview_command, store=default_store)
+
+    export = commands.add_parser("export", parents=[stored], help="write a training stage as a Hugging Face model")
+    export.add_argument("digest", metavar="DIGEST", help="of a training stage, or its first digits, as `status` shows")
+    export.add_argument("directory", type=Path, metavar="DIR", help="new, or empty")
+    export.set_defaults(command=export_command)
     return top
 
 
@@ -229,6 +235,13 @@ def preview_command(args: argparse.Namespace) -> int:
     from harness import preview
 
     preview.run(args.target, args.beside, args.sequences, args.out, args.threads, args.store)
+    return 0
+
+
+def export_command(args: argparse.Namespace) -> int:
+    from harness.export import export
+
+    print("\n".join(export(args.digest, args.directory, Store(args.store.resolve()))))
     return 0
 
 

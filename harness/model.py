@@ -18,8 +18,14 @@ MODULE_PATTERNS = {
 
 
 def module_of(parameter: str) -> str:
-    """Which of `specs.MODULES` a parameter of the model belongs to, by its name in transformers' Llama."""
+    """Which of `modules.MODULES` a parameter of the model belongs to, by its name in transformers' Llama."""
     return next(module for module, pattern in MODULE_PATTERNS.items() if pattern.search(parameter))
+
+
+def layer_of(parameter: str) -> int | None:
+    """The number of the layer that a parameter lies in; None for the embeddings, the head and the final norm."""
+    found = re.search(r"layers\.(\d+)\.", parameter)
+    return int(found[1]) if found else None
 
 
 def config(spec: Llama, vocab: int) -> Any:

@@ -162,7 +162,8 @@ def label(stage: Stage) -> str:
     after = ""
     if stage.init is not None and stage.transfer is not None:
         blocks = "" if stage.transfer.blocks == "trained" else f"{stage.transfer.blocks} "
-        after = f" after {blocks}{type(stage.init.corpus.source).__name__}"
+        anew = ", ".join(entry for entry in stage.transfer.reinit if entry != "embeddings")
+        after = f" after {blocks}{type(stage.init.corpus.source).__name__}" + (f" without {anew}" if anew else "")
     return f"{source} {si(stage.tokens)} seed {stage.seed}{after}"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+from harness import modules
 from harness.errors import InputError, require, whole, whole_fields
 
 IDENTITY_FREE: dict[str, bool] = {"identity": False}
@@ -191,13 +192,12 @@ class Evaluation:
         return sorted({0, total} | {max(1, round(total * f)) for f in fractions})
 
 
-MODULES = ("embeddings", "attention", "mlp", "norms")
-
-
 @dataclass(frozen=True)
 class Transfer:
-    """What crosses from one stage into the next: everything but the modules in `reinit`.
+    """What crosses from one stage into the next: everything but what `reinit` names.
 
+    `reinit` holds modules: "embeddings" (with the head), "attention", "mlp", "norms" (all of them), "final_norm" (that
+    one alone); attention, mlp and norms also in some layers: "attention[0:4]", "mlp[-2:]", "norms[3]" (`modules`).
     Re-initialised embeddings get unit-normal draws of the new stage's seed times `embed_std`, or, where it is None,
     times the standard deviation of the embedding that is replaced. `blocks` says what becomes of every kept matrix of
     attention and mlp: it crosses as "trained", or, as a control that needs no training, "permuted" within itself (equal
@@ -209,9 +209,7 @@ class Transfer:
     blocks: Literal["trained", "permuted", "resampled"] = "trained"
 
     def __post_init__(self) -> None:
-        for module in self.reinit:
-            require(module in MODULES, "Transfer.reinit", module, f"name modules among {', '.join(MODULES)}")
-        object.__setattr__(self, "reinit", tuple(m for m in MODULES if m in self.reinit))
+        object.__setattr__(self, "reinit", modules.spell(modules.parse(self.reinit)))
         require(
             self.embed_std is None or self.embed_std > 0, "Transfer.embed_std", self.embed_std, "use a positive number"
         )
@@ -221,6 +219,20 @@ class Transfer:
             self.blocks,
             "use 'trained', 'permuted' or 'resampled'",
         )
+
+    @classmethod
+    def only(cls, *kept: str, **options: Any) -> Self:
+        """The transfer of the modules `kept` alone (named as in `reinit`) into a model that is fresh elsewhere."""
+        rest = modules.complement(modules.parse(kept, "Transfer.only"), "Transfer.only")
+        return cls(reinit=modules.spell(rest), **options)
+
+    def makes_anew(self, module: str, layer: int | None, depth: int) -> bool:
+        """Whether the parameters of `module` in layer number `layer` of `depth` are re-initialised; `layer` is None for
+        what lies in no layer: the embeddings and the final norm."""
+        named = modules.parse(self.reinit)
+        if layer is None:
+            return ("final_norm" if module == "norms" else module) in named
+        return any(layer in numbers for numbers in modules.layers(named.get(module, []), depth))
 
 
 @dataclass(frozen=True)
@@ -285,6 +297,7 @@ class Train:
             transfer.reinit,
             f"the vocabulary changes from {old} to {new} tokens, so add 'embeddings'",
         )
+        modules.check_depth(modules.parse(transfer.reinit), self.model.depth)
 
     @property
     def step_tokens(self) -> int:
@@ -379,14 +392,18 @@ def canonical(value: Any, path: str = "") -> Any:
     raise InputError(f"{path or 'value'} = {value!r}: a {kind.__name__} has no canonical form; use plain values")
 
 
+def canonical_json(value: Any) -> str:
+    """`value` in its canonical form as one line of ASCII JSON; equal for what `canonical` gave before."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`: the address of its artifact."""
     # Kept in the frozen value itself: a cache by equality would take True for 1, and needs hashable fields.
     kept = getattr(value, "_digest", None)
     if kept is not None:
         return str(kept)
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    found = hashlib.sha256(text.encode()).hexdigest()
+    found = hashlib.sha256(canonical_json(value).encode()).hexdigest()
     if dataclasses.is_dataclass(value) and hasattr(value, "__dict__"):
         object.__setattr__(value, "_digest", found)
     return found

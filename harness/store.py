@@ -130,6 +130,10 @@ class Store:
         os.replace(self.stage(digest), aside)
         return aside
 
+    def starting_with(self, digits: str) -> list[str]:
+        """Digests of stages, published or begun, that start with `digits`, in order."""
+        return sorted(p.name for p in (self.root / "stages").glob(f"{digits}*") if len(p.name) == 64)
+
     def done(self, digests: Iterable[str]) -> set[str]:
         """Those of `digests` that are published."""
         return {d for d in digests if self.open(d) is not None}

@@ -6,7 +6,7 @@ the same seed, whatever else differs, and scale them by their own standard devia
 
 from typing import TYPE_CHECKING, Any
 
-from harness.model import module_of
+from harness.model import layer_of, module_of
 from harness.rng import named_seed
 from harness.specs import Train
 
@@ -55,7 +55,8 @@ def initial_weights(
     weights: dict[str, torch.Tensor] = {}
     for name, shape in shapes.items():
         module = module_of(name)
-        if parent is not None and spec.transfer is not None and module not in spec.transfer.reinit:
+        anew = spec.transfer is None or spec.transfer.makes_anew(module, layer_of(name), spec.model.depth)
+        if parent is not None and spec.transfer is not None and not anew:
             kept = parent[name].float()
             blocks = spec.transfer.blocks if module in ("attention", "mlp") else "trained"
             if blocks == "permuted":

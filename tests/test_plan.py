@@ -70,9 +70,10 @@ def test_parents_come_before_children_and_nothing_is_left_out(seeds: int) -> Non
 
 def test_a_label_says_what_came_first_and_what_became_of_it() -> None:
     resampled = scratch(2).after(warm(2), Transfer(blocks="resampled"))
-    labels = [plans.label(stage) for stage in (scratch(2), nca(2), permuted(2), resampled, WEB)]
-    after = [f"Text 1.02k seed 2{what}" for what in ("", " after NCA", " after permuted NCA", " after resampled NCA")]
-    assert labels == [*after, "text"]
+    ablated = scratch(2).after(warm(2), Transfer.only("mlp", "norms"))
+    labels = [plans.label(stage) for stage in (scratch(2), nca(2), permuted(2), resampled, ablated, WEB)]
+    after = ("", " after NCA", " after permuted NCA", " after resampled NCA", " after NCA without attention")
+    assert labels == [*(f"Text 1.02k seed 2{what}" for what in after), "text"]
 
 
 def test_studies_share_the_stages_that_they_have_in_common() -> None:

@@ -10,7 +10,7 @@ from harness import plan as plans
 from harness import preview
 from harness.__main__ import describe
 from harness.space import Study, load, load_value
-from harness.specs import Train, digest, parents
+from harness.specs import Train, Transfer, digest, parents
 
 FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -52,6 +52,17 @@ def test_a_source_can_be_previewed(target: str) -> None:
 def test_bands_has_the_automata_of_the_smoke_study() -> None:
     found = [preview.find(str(FOLDER / target))[1] for target in ("bands.py:smoke", "smoke.py")]
     assert digest(found[0]) == digest(found[1])
+
+
+def test_the_whole_transfer_among_the_ablations_is_the_arm_of_the_study_that_has_it_alone() -> None:
+    for target, other in (("reinit.py:laptop", "smoke.py"), ("reinit.py", "token_budget.py")):
+        ablations, plain = (plans.make(load(str(FOLDER / file))) for file in (target, other))
+        cells = [p for p in ablations.points if p.train.transfer is not None and dict(p.axes)["seed"] == 0]
+        assert len({digest(p.train) for p in cells}) == 8
+        (whole,) = [p for p in cells if p.train.transfer == Transfer()]
+        assert digest(whole.train.corpus) in {digest(t.corpus) for t in plain.stages.values() if isinstance(t, Train)}
+        if other == "smoke.py":
+            assert digest(whole.train) in plain.stages
 
 
 def test_studies_have_names_of_their_own() -> None:

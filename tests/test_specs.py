@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from harness import model
 from harness.errors import InputError
+from harness.modules import MODULES
 from harness.sources.nca import NCA
 from harness.sources.text import BPE, Pretrained, Text
 from harness.specs import (
     IDENTITY_FREE,
-    MODULES,
     Corpus,
     Evaluation,
     Llama,
@@ -240,6 +240,55 @@ def test_parents_are_the_artifacts_that_a_stage_reads() -> None:
 def test_reinit_is_a_set_in_one_order() -> None:
     assert Transfer(reinit=("norms", "attention", "norms")) == Transfer(reinit=("attention", "norms"))
     assert digest(Transfer(reinit=list(MODULES))) == digest(Transfer(reinit=MODULES[::-1]))  # type: ignore[arg-type]
+    assert Transfer(reinit=MODULES).reinit == MODULES
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (("mlp[0:2]", "attention[0:4]"), ("attention[:4]", "mlp[:2]")),
+        (("attention[2:]", "attention[:3]"), ("attention",)),
+        (("attention[:2]", "attention[-1]", "attention[2:4]"), ("attention[:4]", "attention[-1]")),
+        (("attention[3:4]", "attention[-1:]", "attention[03]"), ("attention[3]", "attention[-1]")),
+        (("mlp[:-2]", "mlp[:-3]", "mlp[-3:-2]"), ("mlp[:-2]",)),
+        (("mlp[:-2]", "mlp[1:]"), ("mlp[:-2]", "mlp[1:]")),  # whether they meet depends on the depth
+        (("mlp", "mlp[2]"), ("mlp",)),
+        (("mlp[:]", "mlp[0:]"), ("mlp",)),
+        (("norms[:]",), ("norms[:]",)),
+        (("final_norm", "norms[:]"), ("norms",)),
+        (("final_norm", "norms[0]", "norms"), ("norms",)),
+        (("final_norm", "norms[1:3]", "embeddings"), ("embeddings", "norms[1:3]", "final_norm")),
+    ],
+    ids=str,
+)
+def test_equal_ablations_are_one_value(said: tuple[str, ...], kept: tuple[str, ...]) -> None:
+    assert Transfer(reinit=said).reinit == Transfer(reinit=said[::-1]).reinit == kept
+    assert Transfer(reinit=kept).reinit == kept
+
+
+@pytest.mark.parametrize(
+    ("kept", "reinit"),
+    [
+        ((), MODULES),
+        (MODULES, ()),
+        (("attention",), ("embeddings", "mlp", "norms")),
+        (("final_norm",), ("embeddings", "attention", "mlp", "norms[:]")),
+        (("mlp[:4]",), ("embeddings", "attention", "mlp[4:]", "norms")),
+        (("mlp[3]", "mlp[-1]"), ("embeddings", "attention", "mlp[:3]", "mlp[4:-1]", "norms")),
+        (("norms[-2:]",), ("embeddings", "attention", "mlp", "norms[:-2]", "final_norm")),
+    ],
+    ids=str,
+)
+def test_a_transplant_makes_everything_else_anew(kept: tuple[str, ...], reinit: tuple[str, ...]) -> None:
+    assert Transfer.only(*kept).reinit == reinit
+    assert Transfer.only(*kept, blocks="resampled", embed_std=0.1) == Transfer(reinit, 0.1, "resampled")
+
+
+def test_a_transplant_whose_layers_depend_on_the_depth_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^Transfer\.only = \['mlp\[:-2\]', 'mlp\[1:\]'\]: whether these overlap"):
+        Transfer.only("mlp[1:]", "mlp[:-2]")
+    with pytest.raises(InputError, match=r"^Transfer\.only = 'head': name modules among embeddings, attention, mlp"):
+        Transfer.only("head")
 
 
 @given(points=st.integers(1, 80), total=st.integers(1, 3000))
@@ -318,7 +367,9 @@ REFUSED: list[tuple[Callable[..., Any], str, Any]] = [
     (Corpus, "epochs", 0),
     (Evaluation, "points", 0),
     (Evaluation, "sequences", 0),
-    (Transfer, "reinit", ("head",)),
+    *((Transfer, "reinit", (bad,)) for bad in ("head", "", 3, "mlp[", "mlp[]", "mlp[a]", "mlp[0:4:2]", "MLP", " mlp")),
+    *((Transfer, "reinit", (bad,)) for bad in ("mlp[2:2]", "mlp[3:1]", "mlp[:0]", "mlp[-1:2]", "mlp[0][1]")),
+    *((Transfer, "reinit", (bad,)) for bad in ("embeddings[0]", "final_norm[:]")),
     *((Transfer, "embed_std", bad) for bad in (0.0, -1.0, NAN)),
     *((Transfer, "blocks", bad) for bad in ("shuffled", True, None)),
     *((Train, "seed", bad) for bad in (-1, 2**63)),
@@ -351,13 +402,27 @@ def test_bad_settings_are_refused_in_one_line(kind: Callable[..., Any], name: st
         (lambda: small().after(small(model=replace(SMALL, width=32))), "Train.init.model.width"),
         (lambda: small().after(small(model=replace(SMALL, tied=False))), "Train.init.model.tied"),
         (lambda: small().after(small(corpus=Corpus(NCA(grid=8, states=3))), Transfer(reinit=())), "Transfer.reinit"),
+        *(
+            (lambda entries=entries: small().after(small(), Transfer(reinit=entries)), "Transfer.reinit")
+            for entries in (("mlp[2]",), ("mlp[-3]",), ("mlp[1:3]",), ("norms[1:-1]",), ("mlp[0]", "mlp[-1]"))
+        ),
     ],
-    ids=["horizon", "no target", "init alone", "transfer alone", "depth", "width", "tied", "vocabulary"],
+    ids=[
+        *("horizon", "no target", "init alone", "transfer alone", "depth", "width", "tied", "vocabulary"),
+        *("layer", "layer from the end", "range", "empty range", "ranges that meet"),
+    ],
 )
 def test_stages_that_do_not_fit_are_refused_in_one_line(make: Callable[[], Train], field_name: str) -> None:
     with pytest.raises(InputError, match=rf"^{field_name} = .*: ") as refused:
         make()
     assert "\n" not in str(refused.value)
+
+
+def test_a_layer_beyond_the_depth_says_which_there_are() -> None:
+    with pytest.raises(
+        InputError, match=r"^Transfer\.reinit = 'attention\[3\]': a model of 2 layers has layers 0 to 1;"
+    ):
+        small().after(small(), Transfer(reinit=("attention[3]",)))
 
 
 def test_weights_may_cross_to_another_context_and_scale() -> None:

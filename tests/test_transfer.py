@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from harness import model
+from harness.modules import MODULES
 from harness.sources.nca import NCA
 from harness.sources.text import BPE, Text
-from harness.specs import MODULES, Corpus, Llama, Recipe, Train, Transfer
+from harness.specs import Corpus, Llama, Recipe, Train, Transfer
 from harness.transfer import initial_weights, scales
 
 MODEL = Llama(depth=2, width=16, heads=2, mlp=24, context=32, tied=False, init_std=0.25, embed_std=0.5)
@@ -118,6 +119,93 @@ def test_reinit_makes_exactly_the_named_modules_anew(reinit: tuple[str, ...], pa
         assert weights[name].shape == shape
         kept = weights[name].shape == parent[name].shape and torch.equal(weights[name], parent[name])
         assert kept == (name not in made_anew), name
+
+
+BLOCK = {
+    "attention": [f"self_attn.{matrix}_proj" for matrix in "qkvo"],
+    "mlp": [f"mlp.{matrix}_proj" for matrix in ("gate", "up", "down")],
+    "norms": ["input_layernorm", "post_attention_layernorm"],
+}
+EMBEDDINGS = {"model.embed_tokens.weight", "lm_head.weight"}
+FINAL_NORM = {"model.norm.weight"}
+
+
+def block(module: str, *layers: int) -> set[str]:
+    """Names of the parameters of a module in some layers, written out."""
+    return {f"model.layers.{layer}.{inner}.weight" for layer in layers for inner in BLOCK[module]}
+
+
+ABLATIONS: list[tuple[tuple[str, ...], set[str]]] = [
+    (("embeddings",), EMBEDDINGS),
+    (("embeddings", "attention[0:2]"), EMBEDDINGS | block("attention", 0, 1)),
+    (("embeddings", "attention[-1]"), EMBEDDINGS | block("attention", 3)),
+    (("embeddings", "mlp[1]"), EMBEDDINGS | block("mlp", 1)),
+    (("embeddings", "mlp[-2:]", "attention[0]"), EMBEDDINGS | block("mlp", 2, 3) | block("attention", 0)),
+    (("embeddings", "mlp[1:-1]"), EMBEDDINGS | block("mlp", 1, 2)),
+    (("embeddings", "norms[2:]"), EMBEDDINGS | block("norms", 2, 3)),
+    (("embeddings", "norms[:]"), EMBEDDINGS | block("norms", 0, 1, 2, 3)),
+    (("embeddings", "norms"), EMBEDDINGS | block("norms", 0, 1, 2, 3) | FINAL_NORM),
+    (("embeddings", "final_norm"), EMBEDDINGS | FINAL_NORM),
+    (("embeddings", "norms[0]", "final_norm"), EMBEDDINGS | block("norms", 0) | FINAL_NORM),
+]
+DEEP = replace(SCRATCH, model=replace(MODEL, depth=4))
+DEEP_WARM = replace(WARM, model=DEEP.model)
+
+
+@pytest.fixture(scope="module")
+def deep_parent() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return {name: torch.randn(shape) for name, shape in shapes(DEEP_WARM).items()}
+
+
+def check_ablation(transfer: Transfer, anew: set[str], parent: dict[str, torch.Tensor]) -> None:
+    """What is made anew is what a stage from scratch draws; the rest is what a whole transfer brings."""
+    assert anew <= set(shapes(DEEP))
+    weights, scratch = start(DEEP.after(DEEP_WARM, transfer), parent), start(DEEP)
+    whole = start(DEEP.after(DEEP_WARM, replace(transfer, reinit=("embeddings",))), parent)
+    for name, tensor in weights.items():
+        if name in anew and name not in EMBEDDINGS:
+            assert torch.equal(tensor, scratch[name]), name
+            assert not torch.equal(tensor, whole[name]), name
+        else:
+            assert torch.equal(tensor, whole[name]), name
+            assert (name in EMBEDDINGS) == (tensor.shape != parent[name].shape), name
+            kept = transfer.blocks == "trained" or model.module_of(name) == "norms"
+            assert name in EMBEDDINGS or torch.equal(tensor, parent[name]) == kept, name
+
+
+@pytest.mark.parametrize("blocks", ["trained", "permuted", "resampled"])
+@pytest.mark.parametrize(("reinit", "anew"), ABLATIONS, ids=[",".join(reinit[1:]) for reinit, _ in ABLATIONS])
+def test_an_ablation_touches_exactly_what_it_names(
+    reinit: tuple[str, ...], anew: set[str], blocks: Any, deep_parent: dict[str, torch.Tensor]
+) -> None:
+    check_ablation(Transfer(reinit=reinit, blocks=blocks), anew, deep_parent)
+
+
+@pytest.mark.parametrize("blocks", ["trained", "permuted", "resampled"])
+@pytest.mark.parametrize(
+    ("kept", "names_kept"),
+    [
+        ((), set[str]()),
+        (("attention",), block("attention", 0, 1, 2, 3)),
+        (("mlp[1:3]",), block("mlp", 1, 2)),
+        (("attention[0]", "attention[-1]"), block("attention", 0, 3)),
+        (("norms", "mlp[-1]"), block("norms", 0, 1, 2, 3) | FINAL_NORM | block("mlp", 3)),
+        (("final_norm",), FINAL_NORM),
+    ],
+    ids=str,
+)
+def test_a_transplant_brings_exactly_what_it_names(
+    kept: tuple[str, ...], names_kept: set[str], blocks: Any, deep_parent: dict[str, torch.Tensor]
+) -> None:
+    check_ablation(Transfer.only(*kept, blocks=blocks), set(shapes(DEEP)) - names_kept, deep_parent)
+
+
+def test_a_transplant_of_embeddings_keeps_them(deep_parent: dict[str, torch.Tensor]) -> None:
+    spec = replace(DEEP_WARM, seed=4).after(DEEP_WARM, Transfer.only("embeddings"))
+    weights, scratch = start(spec, deep_parent), start(replace(DEEP_WARM, seed=4))
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, (deep_parent if name in EMBEDDINGS else scratch)[name]), name
 
 
 def test_with_one_vocabulary_everything_may_cross(parent: dict[str, torch.Tensor]) -> None:
