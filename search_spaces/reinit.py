@@ -19,8 +19,8 @@ NCA_HORIZON = 1_638_400_000
 MODEL = Llama()
 
 SMALL = Llama(depth=3, width=64, heads=4, mlp=160, context=256, init_std=0.05, embed_std=0.075)
-SMALL_TEXT_TOKENS = 560_000
-SMALL_NCA_TOKENS = 380_000
+SMALL_TEXT_TOKENS = 500_000
+SMALL_NCA_TOKENS = 360_000
 
 KEPT_OR_NOT = {module: tune.grid_search(["kept", "new"]) for module in ("attention", "mlp", "norms")}
 
@@ -42,15 +42,15 @@ def nca(attention, mlp, norms, seed):
 
 def small(source, tokens, lr, seed, points):
     recipe = Recipe(lr=lr, batch=8, warmup=tokens // 10, final_lr=0.1, weight_decay=0.1)
-    return Train(Corpus(source, seed), tokens, SMALL, recipe, seed, Evaluation(points=points, sequences=48))
+    return Train(Corpus(source, seed), tokens, SMALL, recipe, seed, Evaluation(points=points, sequences=32))
 
 
 def small_scratch(seed):
-    return small(Text.stdlib(tokenizer=BPE(512)), SMALL_TEXT_TOKENS, 1e-2, seed, points=16)
+    return small(Text.stdlib(tokenizer=BPE(512)), SMALL_TEXT_TOKENS, 1e-2, seed, points=14)
 
 
 def small_nca(attention, mlp, norms, seed):
-    warm = small(NCA(states=2, grid=8, patch=2, band=(0.08, 0.21)), SMALL_NCA_TOKENS, 6e-3, seed, points=10)
+    warm = small(NCA(states=2, grid=8, patch=2, band=(0.08, 0.21)), SMALL_NCA_TOKENS, 6e-3, seed, points=8)
     return small_scratch(seed).after(warm, transplant(attention=attention, mlp=mlp, norms=norms))
 
 

@@ -14,8 +14,8 @@ from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, Transfer
 TEXT = Text.stdlib(tokenizer=BPE(512))
 AUTOMATA = NCA(states=2, grid=8, patch=2, band=(0.08, 0.21))
 MODEL = Llama(depth=3, width=64, heads=4, mlp=160, context=256, init_std=0.05, embed_std=0.075)
-NCA_TOKENS = 380_000
-TEXT_TOKENS = 560_000
+NCA_TOKENS = 360_000
+TEXT_TOKENS = 500_000
 
 
 def recipe(tokens, lr):
@@ -24,13 +24,13 @@ def recipe(tokens, lr):
 
 def scratch(seed):
     return Train(
-        Corpus(TEXT, seed), TEXT_TOKENS, MODEL, recipe(TEXT_TOKENS, 1e-2), seed, Evaluation(points=16, sequences=48)
+        Corpus(TEXT, seed), TEXT_TOKENS, MODEL, recipe(TEXT_TOKENS, 1e-2), seed, Evaluation(points=14, sequences=32)
     )
 
 
 def warm(seed):
     return Train(
-        Corpus(AUTOMATA, seed), NCA_TOKENS, MODEL, recipe(NCA_TOKENS, 6e-3), seed, Evaluation(points=10, sequences=48)
+        Corpus(AUTOMATA, seed), NCA_TOKENS, MODEL, recipe(NCA_TOKENS, 6e-3), seed, Evaluation(points=8, sequences=32)
     )
 
 
