@@ -32,6 +32,8 @@ PERMUTED = 16
 REGISTERS = {PERMUTED: 16, 8: 10, 4: 10}
 """Most states whose sums stay in registers, beside 4 channels and a hidden unit, by lanes: 32 vector registers with
 AVX-512, else 16."""
+LINE = 16
+"""Floats in a line of the cache."""
 BIAS0, WEIGHT1, BIAS1 = 0, CONV, CONV + CONV * HIDDEN
 """Where the parameters lie that all blocks share: 4, [4][16] and 16 floats."""
 SHARED = BIAS1 + HIDDEN
@@ -341,7 +343,8 @@ def rollout(
         west[y], east[y + grid - 1] = 1, 1
     shared = np.empty(SHARED, np.float32)
     output = np.empty((blocks, HIDDEN * wide + wide), np.float32)
-    table = np.zeros(9 * CONV * (PERMUTED if width == PERMUTED else states), np.float32)
+    room = np.zeros(9 * CONV * (PERMUTED if width == PERMUTED else states) + LINE, np.float32)
+    table = room[-room.ctypes.data // 4 % LINE :]  # a register's 16 states in one line of the cache
     logits = np.empty((blocks * wide, padded) if len(general) > 1 else (1, 1), np.float32)
     leading, second = np.empty(padded, np.float32), np.empty(padded, np.float32)
     chosen = np.empty(padded, np.uint8)
