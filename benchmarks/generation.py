@@ -7,9 +7,9 @@ clone of the paper's released code (github.com/danihyunlee/nca-pre-pretraining),
 JAX and the checkout's other requirements. Every figure is the median of five runs after one that is not counted.
 
 What was tried, in million tokens a second of rollouts and tokens at 10 states and temperature 0, on one core of an AMD
-EPYC 9004 with AVX-512 (the release there: 0.087 eager, 0.29 in one jit):
+EPYC 9004 with AVX-512 (the release there: 0.087 eager, 0.29 in one jit), taken while the kernel was written, some
+beside other work, so that the order counts more than the figures:
 
-    NumPy, elementwise (the definition)                                          0.3
     numba loops over tiles of 64 cells, vectorised by LLVM                      10.1
     vector IR, four channels a row for 16 lanes, transposed                     19.2
     vector IR, channels by AVX-512 permutation, two vectors at a time           15.5

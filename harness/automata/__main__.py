@@ -1,4 +1,4 @@
-"""python -m harness.automata: compile the kernels for this machine into numba's cache, about ten seconds once.
+"""python -m harness.automata: compile the kernels for this machine into numba's cache, once.
 
 Otherwise each process that first generates tokens would do it, several at a time.
 """

@@ -24,6 +24,7 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from harness import rng
 from harness.automata.definition import CONV, HIDDEN
 
 FLOAT, INT, BYTE, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
@@ -37,12 +38,12 @@ LINE = 16
 BIAS0, WEIGHT1, BIAS1 = 0, CONV, CONV + CONV * HIDDEN
 """Where the parameters lie that all blocks share: 4, [4][16] and 16 floats."""
 SHARED = BIAS1 + HIDDEN
-GAMMA, MIX1, MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+GAMMA, MIX1, MIX2 = np.uint64(rng.GAMMA), np.uint64(rng.MIX1), np.uint64(rng.MIX2)
 S12, S16, S27, S30, S31 = np.uint64(12), np.uint64(16), np.uint64(27), np.uint64(30), np.uint64(31)
 LOW16 = np.uint64(0xFFFF)
 # The largest Gumbel draw of 52 bits lies 40.4 above the smallest: a state further behind cannot win, and needs no draw.
 REACH, ROUNDING = np.float32(41), np.float32(1e-6)
-LN2, SQRT_HALF = 0.6931471805599453, np.int64(0x3FE6A09E667F3BCD)  # as in rng.log
+LN2, SQRT_HALF = rng.LN2, np.int64(rng.SQRT_HALF)
 LAYERS = (
     "table", "shared", "output", "cells", "west", "east", "grid", "states", "first", "state", "leading", "chosen",
     "second", "logits", "padded", "identity_bias", "lanes", "block", "general",

@@ -162,7 +162,7 @@ def compiled() -> Any:
     try:
         from harness.automata import compiled
     except (ImportError, RuntimeError) as error:  # numba raises the latter where no directory can hold its cache
-        warnings.warn(f"numba cannot be used ({error}): automata run in NumPy, 30 times slower", stacklevel=3)
+        warnings.warn(f"numba cannot be used ({error}): automata run in NumPy, many times slower", stacklevel=3)
         return None
     return compiled
 
