@@ -30,7 +30,7 @@ def export(target: str, directory: Path, store: Store) -> list[str]:
     address = find(target, store)
     attempt, manifest = open_trained(address, store)
     source = manifest["spec"]["corpus"]["source"]
-    tokenizer = read_tokenizer(manifest, store) if source["type"] == "Text" else None
+    tokenizer = read_tokenizer(manifest, store) if source["type"] in ("Text", "Answers") else None
     config = json.loads((attempt / "weights" / "config.json").read_text("utf-8"))
     end = None if tokenizer is None else from_json(dump(tokenizer)).token_to_id(end_of_text(source))
     # Every document of the corpus follows an end-of-text, so that token begins a text as well as it ends one.
@@ -91,8 +91,8 @@ def read_tokenizer(manifest: dict[str, Any], store: Store) -> dict[str, Any]:
 
 
 def end_of_text(source: dict[str, Any]) -> str:
-    """The token after every document of a `Text`, by its canonical form."""
-    return source["tokenizer"].get("end_of_text", BPE.end_of_text)
+    """The token after every document of a `Text`, or every example of an `Answers`, by its canonical form."""
+    return source.get("text", source)["tokenizer"].get("end_of_text", BPE.end_of_text)
 
 
 def tokenizer_config(end: str, context: int) -> dict[str, Any]:

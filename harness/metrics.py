@@ -1,14 +1,17 @@
 """Held-out measures of a model. Every name ends in its unit; losses are token-weighted means."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness import model as models
+from harness.errors import InputError
 from harness.parallel import sum_over_ranks
 from harness.rng import keys, words
+from harness.specs import Sequences, Train
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,49 @@ class Sums:
         return float(self.nats.sum() / math.log(2) / bytes) if bytes else None
 
 
+def held_out(spec: Train, reader: Sequences) -> tuple[Any, Any]:
+    """Inputs and targets of the held-out sequences that `spec` is measured on. Raises InputError if there are too few.
+
+    What is skipped is found again by its tokens: the windows of a text are spread evenly over its held-out part,
+    however many are asked for, so those of a larger set do not begin with those of a smaller one."""
+    count, skip, context = spec.evaluation.sequences, spec.evaluation.skip, spec.model.context
+    if not skip:
+        return reader.held_out(count, context)
+    try:
+        inputs, targets = reader.held_out(skip + count, context)
+    except InputError as e:
+        raise InputError(f"Evaluation.skip = {skip}: no {count} more held-out sequences ({e})") from e
+    skipped = Counter(row.tobytes() for row in reader.held_out(skip, context)[0])
+    rest = []
+    for i, row in enumerate(inputs):
+        if skipped[row.tobytes()]:
+            skipped[row.tobytes()] -= 1
+        else:
+            rest.append(i)
+    chosen = np.array(rest)[np.arange(count) * len(rest) // count]
+    return inputs[chosen], targets[chosen]
+
+
 def evaluate(model: Any, data: HeldOut, precision: str, rank: int, world: int, device: str, rows: int) -> Sums:
-    """Run `model` over the held-out set, `rows` sequences at a time, every rank its share."""
+    """Run `model` over the held-out set, `rows` sequences at a time, every rank its share and all as often: a sharded
+    model needs every rank in each of its passes."""
     import torch
 
     model.eval()
-    context = data.inputs.shape[1]
+    count, context = data.inputs.shape
     sums = torch.zeros(3, context, dtype=torch.float64, device=device)
-    mine = np.arange(rank, len(data.inputs), world)
-    with torch.no_grad():
-        for i in range(0, len(mine), rows):
-            part = mine[i : i + rows]
-            inputs = torch.from_numpy(data.inputs[part]).long().to(device)
-            targets = torch.from_numpy(data.targets[part]).long().to(device)
-            logits = models.logits(model, inputs, precision)
-            sums[0] += models.nats(logits, targets).double().sum(0)
-            sums[1] += (logits.argmax(-1) == targets).double().sum(0)
-            sums[2] += (targets >= 0).double().sum(0)
+    mine = np.arange(rank, count, world)
+    for low in range(0, -(-count // world), rows):
+        part = mine[low : low + rows]
+        inputs, targets = data.inputs[part], data.targets[part]
+        if not len(part):
+            inputs, targets = np.zeros((1, context), np.int32), np.full((1, context), -100, np.int32)
+        inputs = torch.from_numpy(inputs).long().to(device)
+        targets = torch.from_numpy(targets).long().to(device)
+        nats, hits = models.score(model, inputs, targets, precision)
+        sums[0] += nats.double().sum(0)
+        sums[1] += hits.double().sum(0)
+        sums[2] += (targets >= 0).double().sum(0)
     model.train()
     nats, correct, count = sum_over_ranks(sums.tolist(), world, device, "float64").cpu().numpy()
     return Sums(nats, correct, count)
@@ -86,8 +115,7 @@ def induction_nats(model: Any, copies: Any, precision: str, device: str) -> floa
     length = copies.shape[1] // 2
     tokens = torch.from_numpy(copies).long().to(device)
     model.eval()
-    with torch.no_grad():
-        nats = models.nats(models.logits(model, tokens[:, :-1], precision), tokens[:, 1:]).mean(0)
+    nats = models.score(model, tokens[:, :-1], tokens[:, 1:], precision)[0].mean(0)
     model.train()
     skip = length // 16
     return float(nats[length + skip :].mean() - nats[skip : length - 1].mean())
@@ -103,6 +131,17 @@ def by_frame(values: Any, counts: Any, frame_tokens: int) -> list[float | None]:
         count = counts[here].sum()
         means.append(float(values[here].sum() / count) if count else None)
     return means
+
+
+def frames(sums: Sums, frame_tokens: int | None) -> dict[str, list[float | None]]:
+    """Loss (nats) and accuracy over the patch tokens of every frame, the in-context curve; empty without frames."""
+    if frame_tokens is None:
+        return {}
+    losses = by_frame(sums.nats, sums.count, frame_tokens)
+    return {
+        "loss_by_frame": [loss if loss is not None and math.isfinite(loss) else None for loss in losses],
+        "accuracy_by_frame": by_frame(sums.correct, sums.count, frame_tokens),
+    }
 
 
 def is_patch(context: int, frame_tokens: int) -> Any:

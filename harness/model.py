@@ -28,8 +28,8 @@ def layer_of(parameter: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def config(spec: Llama, vocab: int) -> Any:
-    """The transformers configuration of `spec` at a vocabulary of `vocab` tokens."""
+def config(spec: Llama, vocab: int, dropout: float = 0.0) -> Any:
+    """The transformers configuration of `spec` with `vocab` rows of embedding, and `dropout` of attention weights."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -45,21 +45,45 @@ def config(spec: Llama, vocab: int) -> Any:
         use_cache=False,
         bos_token_id=None,
         eos_token_id=None,
+        attention_dropout=dropout,
         attn_implementation="sdpa",
     )
 
 
-def build(spec: Llama, vocab: int) -> Any:
-    """An uninitialised float32 model; `transfer.initial_weights` says what goes in."""
+def build(spec: Llama, vocab: int, dropout: float = 0.0, device: str = "cpu") -> Any:
+    """A float32 `llama.CausalLM` without values; `transfer.initial_weight` says what goes in. On the device "meta" it
+    takes no memory, until `materialise`."""
     import torch
-    from transformers import LlamaForCausalLM
     from transformers.initialization import no_init_weights
 
+    from harness.llama import CausalLM
+
     torch.set_default_dtype(torch.float32)
-    with no_init_weights():
-        net = LlamaForCausalLM(config(spec, vocab))
+    with no_init_weights(), torch.device(device):
+        net = CausalLM(config(spec, vocab, dropout))
     net.tie_weights()  # skipped with the initialisation
     return net
+
+
+def materialise(model: Any, device: str) -> None:
+    """Give a model that was built on "meta" memory on `device`, sharded as it is; parameters have no values yet."""
+    import torch
+
+    model.to_empty(device=device)
+    if model.config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight  # two again, unless FSDP keeps them
+    with torch.device(device):
+        rotary = type(model.model.rotary_emb)(model.config)
+    for name, buffer in rotary.named_buffers():
+        with torch.no_grad():
+            model.model.rotary_emb.get_buffer(name).copy_(buffer)
+
+
+def recompute(model: Any) -> None:
+    """Activation checkpointing: keep what enters a block, compute its inside again in the backward pass."""
+    # The first name is that of transformers from 5.20 on.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def weights(model: Any) -> "dict[str, torch.Tensor]":
@@ -67,18 +91,31 @@ def weights(model: Any) -> "dict[str, torch.Tensor]":
     return dict(model.named_parameters())
 
 
-def logits(model: Any, inputs: "torch.Tensor", precision: str) -> "torch.Tensor":
-    """float32 (batch, context, vocab). `precision` is the recipe's, whatever the device."""
+def precision(device: str, recipe: str) -> Any:
+    """The context of a forward pass: `recipe` is "fp32" or "bf16" (autocast: products in bfloat16, the rest and all
+    that is kept in float32), whatever the device."""
     import torch
 
-    autocast = torch.autocast(inputs.device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-    with autocast:
-        return model(input_ids=inputs, use_cache=False).logits.float()
+    return torch.autocast(device, torch.bfloat16) if recipe == "bf16" else contextlib.nullcontext()
 
 
-def nats(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """Cross-entropy of every target, float32 (batch, context); 0 where the target is -100 (not supervised)."""
-    import torch.nn.functional as F
+def logits(model: Any, inputs: "torch.Tensor", recipe: str) -> "torch.Tensor":
+    """float32 (batch, context, vocab)."""
+    with precision(inputs.device.type, recipe):
+        return model(inputs)
 
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-100)
-    return losses.view(targets.shape)
+
+def summed_nats(model: Any, inputs: "torch.Tensor", targets: "torch.Tensor", recipe: str) -> "torch.Tensor":
+    """The cross-entropy of all targets, a scalar with gradients; targets of -100 are not supervised."""
+    with precision(inputs.device.type, recipe):
+        return model(inputs, targets)
+
+
+def score(
+    model: Any, inputs: "torch.Tensor", targets: "torch.Tensor", recipe: str
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """By position: float32 nats of the target (0 where not supervised), and whether it is the most likely token."""
+    import torch
+
+    with torch.no_grad(), precision(inputs.device.type, recipe):
+        return model(inputs, targets, each=True)

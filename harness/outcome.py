@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.specs import Stage, digest, parents
 from harness.store import Store
 
 DIVERGED = "diverged: its loss is not a finite number"
@@ -40,18 +39,11 @@ class Outcome:
         return [d for d in stages if d not in self.finished and d not in self.failed and d not in self.blocked]
 
 
-def needs(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
-    """The digests that every stage reads."""
-    return {address: {digest(p) for p in parents(stage).values()} for address, stage in stages.items()}
-
-
-def standing(stages: Mapping[str, Stage], store: Store) -> Outcome:
-    """Where the store stands before a run."""
+def standing(needs: Mapping[str, set[str]], store: Store) -> Outcome:
+    """Where the store stands before a run of the stages that `needs` names."""
     outcome = Outcome()
-    for address in stages:
-        manifest = store.manifest(address)
-        if manifest is not None:
-            outcome.settle(address, manifest["status"])
+    for address, manifest in store.manifests_of(needs).items():
+        outcome.settle(address, manifest["status"])
     outcome.computed.clear()
-    outcome.block(needs(stages))
+    outcome.block(needs)
     return outcome

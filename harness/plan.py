@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import InputError
+from harness.search import Winners
 from harness.space import Point, Study
-from harness.specs import Stage, Train, canonical, differences, digest, parents
+from harness.specs import Stage, State, Train, canonical, differences, digest, parents
 from harness.store import Store, now, write_json
+from harness.url import UrlError
 
-WEIGHT_BYTES = 4
-"""A published weight is a float32."""
+SEARCH = "points-search.json"
+"""The registered plan of a study's search, beside that of the study."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,46 @@ class Plan:
     baseline_of: tuple[int | None, ...]
     stages: dict[str, Stage]
     """Distinct stages by digest, parents before children."""
+    starts: dict[str, str]
+    """The digest of the state that a stage goes on from, by the stage's own digest."""
+    winners: Winners | None = None
+    """What the study's search found, if it has one."""
+    complete: "Plan | None" = None
+    """The plan before stages were left out that nothing needs any more; None if none were."""
+
+    @property
+    def needs(self) -> dict[str, set[str]]:
+        """The digests that must be there before a stage can run, in the order of `stages`."""
+        read = {d: {digest(p) for p in parents(stage).values()} for d, stage in self.stages.items()}
+        return {d: own | ({self.starts[d]} if d in self.starts else set()) for d, own in read.items()}
+
+    def without(self, done: Iterable[str]) -> "Plan":
+        """The plan without states that nothing goes on from any more, when `done` are there."""
+        done, used = set(done), set[str]()
+        for address in reversed(self.stages):
+            if address not in done and (address in used or not isinstance(self.stages[address], State)):
+                used |= {self.starts[address]} if address in self.starts else set()
+        kept = {d: s for d, s in self.stages.items() if d in used or d in done or not isinstance(s, State)}
+        starts = {d: s for d, s in self.starts.items() if d in kept and s in kept}
+        return replace(self, stages=kept, starts=starts, complete=self.complete or self)
+
+    def only(self, address: str) -> "Plan":
+        """The plan of one stage and what it needs; the points are all there."""
+        used, needs = {address}, self.needs
+        for d in reversed(self.stages):
+            if d in used:
+                used |= needs[d]
+        kept = {d: s for d, s in self.stages.items() if d in used}
+        return replace(self, stages=kept, starts={d: s for d, s in self.starts.items() if d in kept})
 
     @property
     def registered(self) -> dict[str, Any]:
         """What `points.json` says, without the time: the registered plan and its hash."""
         points = [self._point(i) for i in range(len(self.points))]
-        text = json.dumps([points, self.study.sesoi], sort_keys=True, separators=(",", ":"))
+        search = {} if self.winners is None else {"search": self.winners.registered}
+        claims = {"claims": canonical(list(self.study.claims))} if self.study.claims else {}
+        said = [points, self.study.sesoi, *search.values(), *claims.values()]
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         schedules = {p.train.recipe.schedule for p in self.points}
         return {
             "format": 1,
@@ -41,8 +77,10 @@ class Plan:
             "axes": list(self.study.over),
             "sesoi": self.study.sesoi,
             "schedule": schedules.pop() if len(schedules) == 1 else "mixed",
+            **search,
+            **claims,
             "points": points,
-            "stages": {d: _stage(s) for d, s in self.stages.items()},
+            "stages": {d: _stage(s) | {"start": self.starts.get(d)} for d, s in self.stages.items()},
         }
 
     def _point(self, i: int) -> dict[str, Any]:
@@ -64,9 +102,28 @@ Revisions = dict[str, dict[str, str]]
 """Commits that were looked up for a source that left them open, by the digest of that source."""
 
 
-def make(study: Study, network: bool = False, revisions: Revisions | None = None) -> Plan:
-    """Work `study` out. Local text is identified by its content; a hub revision that the study leaves open is taken
-    from `revisions` or, with `network`, looked up and added to them."""
+def make(
+    study: Study, network: bool = False, revisions: Revisions | None = None, winners: Winners | None = None
+) -> Plan:
+    """Work `study` out, with the `winners` of its search if it has one; its sources are `resolved`."""
+    points = resolved(study.points(winners), network, revisions)
+    baseline_of = study.pairs(points)
+    check_arms(study, points, baseline_of)
+    return work_out(study, points, baseline_of, winners)
+
+
+def work_out(
+    study: Study, points: Sequence[Point], baseline_of: Sequence[int | None], winners: Winners | None = None
+) -> Plan:
+    """The plan of resolved `points`."""
+    stages = distinct_stages(p.train for p in points)
+    starts = shared_states(stages.values())
+    return Plan(study, tuple(points), tuple(baseline_of), in_order(stages, starts), addresses(starts), winners)
+
+
+def resolved(points: Iterable[Point], network: bool = False, revisions: Revisions | None = None) -> list[Point]:
+    """`points` with sources that are identified. Local text is identified by its content; a hub revision that is left
+    open is taken from `revisions` or, with `network`, looked up and added to them."""
     known: dict[Any, Any] = {}
     revisions = {} if revisions is None else revisions
 
@@ -90,12 +147,49 @@ def make(study: Study, network: bool = False, revisions: Revisions | None = None
             return train
         return replace(train, corpus=replace(train.corpus, source=source), init=init)
 
-    points = tuple(replace(p, train=resolve(p.train)) for p in study.points())
-    return Plan(study, points, tuple(study.pairs(points)), distinct_stages(p.train for p in points))
+    return [replace(p, train=resolve(p.train)) for p in points]
+
+
+def equal_points(points: Iterable[Point]) -> list[tuple[Point, Point]]:
+    """Points that are the same training as one before them, each with the first such."""
+    first: dict[str, Point] = {}
+    same = [(point, first.setdefault(digest(point.train), point)) for point in points]
+    return [(point, other) for point, other in same if point is not other]
+
+
+def check_arms(study: Study, points: Sequence[Point], baseline_of: Sequence[int | None]) -> None:
+    """Raise InputError where an arm is its baseline at every setting, or two arms are each other. Points that coincide
+    here and there are left: a grid may hold another arm's setting, and the plan says so."""
+    trained: dict[str, set[tuple[str, str]]] = {arm.__name__: set() for arm in study.all_arms}
+    differing = {study.baseline.__name__}
+    for point, base in zip(points, baseline_of, strict=True):
+        trained[point.arm].add((repr(sorted((k, repr(v)) for k, v in point.axes)), digest(point.train)))
+        if base is not None and digest(points[base].train) != digest(point.train):
+            differing.add(point.arm)
+    names = list(trained)
+    twins = [[names[0], arm] for arm in names if arm not in differing]
+    twins += [[one, other] for i, one in enumerate(names) for other in names[i + 1 :] if trained[one] == trained[other]]
+    if twins:
+        raise InputError(
+            f"Study.arms = {twins[0]!r}: both are the same training at every setting; let them differ, or leave one out"
+        )
 
 
 def distinct_stages(trains: Iterable[Stage]) -> dict[str, Stage]:
     """Every stage that `trains` need, once, parents first."""
+    return in_order({digest(train): train for train in trains}, {})
+
+
+Starts = dict[str, State]
+"""The state that a stage goes on from, by the digest of the stage."""
+
+
+def addresses(starts: Starts) -> dict[str, str]:
+    return {address: digest(state) for address, state in starts.items()}
+
+
+def in_order(stages: dict[str, Stage], starts: Starts) -> dict[str, Stage]:
+    """`stages` and all that they need, each once, what is needed first."""
     found: dict[str, Stage] = {}
 
     def add(stage: Stage) -> None:
@@ -103,11 +197,36 @@ def distinct_stages(trains: Iterable[Stage]) -> dict[str, Stage]:
         if address not in found:
             for parent in parents(stage).values():
                 add(parent)
+            if address in starts:
+                add(starts[address])
             found[address] = stage
 
-    for train in trains:
-        add(train)
+    for stage in stages.values():
+        add(stage)
     return found
+
+
+def shared_states(stages: Iterable[Stage]) -> Starts:
+    """Where stages of several budgets begin alike, they go on from states of one training run: each from the state at
+    the end of what it shares, and that state from the one before it. A state that one stage alone would use is none."""
+    groups: dict[str, dict[int, list[Train]]] = {}
+    for stage in stages:
+        if isinstance(stage, Train) and stage.shared_steps:
+            groups.setdefault(stage.beginning, {}).setdefault(stage.shared_steps, []).append(stage)
+    starts: Starts = {}
+    for group in groups.values():
+        before: State | None = None
+        ends = sorted(group)
+        for end in ends:
+            alone = end == ends[-1] and len(group[end]) == 1
+            state = before if alone else group[end][0].state_at(end)
+            for train in group[end]:
+                if state is not None:
+                    starts[digest(train)] = state
+            if not alone and state is not None and before is not None:
+                starts[digest(state)] = before
+            before = state
+    return starts
 
 
 def unresolved(plan: Plan) -> dict[str, Stage]:
@@ -115,31 +234,35 @@ def unresolved(plan: Plan) -> dict[str, Stage]:
     return {d: s for d, s in plan.stages.items() if not isinstance(s, Train) and s.unresolved}
 
 
-def register(plan: Plan, store: Store, revisions: Revisions) -> None:
-    """Write the plan down before anything of it runs. A plan of the same name that says something else is kept beside
-    it under its hash."""
+def register(plan: Plan, store: Store, revisions: Revisions, promise: dict[str, Any] | None = None) -> None:
+    """Write the plan down before anything of it runs, with what it was promised to cost. A plan of the same name that
+    says something else is kept beside it under its hash; one that says the same keeps the promise that it has."""
     directory = store.study(plan.study.name)
     directory.mkdir(parents=True, exist_ok=True)
     place = directory / "points.json"
-    data = plan.registered | {"registered": now(), "revisions": revisions}
+    data = plan.registered | {"registered": now(), "revisions": revisions, "promise": promise}
     if place.exists():
         old = json.loads(place.read_text())
         if old["hash"] == data["hash"]:
+            if promise is not None and old.get("promise") is None:
+                write_json(place, old | {"promise": promise})
             return
-        place.rename(directory / f"points-{old['hash'][:12]}.json")
+        write_json(directory / f"points-{old['hash'][:12]}.json", old)
     write_json(place, data)
 
 
 def registered_revisions(study: Study, store: Store) -> Revisions:
-    """Hub revisions that an earlier registration of `study` wrote down."""
-    try:
-        return json.loads((store.study(study.name) / "points.json").read_text())["revisions"]
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(
-            f"{store.study(study.name) / 'points.json'}: not readable ({e}); remove it to register anew"
-        ) from e
+    """Hub revisions that an earlier registration of `study`, or of its search, wrote down."""
+    for name in ("points.json", SEARCH):
+        try:
+            return json.loads((store.study(study.name) / name).read_text())["revisions"]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except UrlError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise InputError(f"{store.study(study.name) / name}: not readable ({e}); remove it to register anew") from e
+    return {}
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
@@ -164,37 +287,8 @@ def label(stage: Stage) -> str:
         blocks = "" if stage.transfer.blocks == "trained" else f"{stage.transfer.blocks} "
         anew = ", ".join(entry for entry in stage.transfer.reinit if entry != "embeddings")
         after = f" after {blocks}{type(stage.init.corpus.source).__name__}" + (f" without {anew}" if anew else "")
-    return f"{source} {si(stage.tokens)} seed {stage.seed}{after}"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Tokens, training FLOPs and published bytes."""
-
-    tokens: int
-    flops: int
-    bytes: int
-
-
-def cost(stages: Iterable[Stage]) -> Cost:
-    """What `stages` cost, each run once; of what they publish the weights are counted."""
-    tokens = flops = size = 0
-    for stage in stages:
-        if isinstance(stage, Train):
-            tokens += stage.tokens
-            flops += stage.flops
-            size += WEIGHT_BYTES * stage.model.params(stage.vocab_size)
-    return Cost(tokens, flops, size)
-
-
-def alone(plan: Plan) -> Cost:
-    """What it would cost to run every cell by itself: each arm's point with its whole chain and a baseline of its
-    own."""
-    cells: list[Stage] = []
-    for point, base in zip(plan.points, plan.baseline_of, strict=True):
-        if base is not None:
-            cells += [*point.train.chain(), *plan.points[base].train.chain()]
-    return cost(cells)
+    state = ", state" if isinstance(stage, State) else ""
+    return f"{source} {si(stage.tokens)} seed {stage.seed}{after}{state}"
 
 
 def si(value: float) -> str:

@@ -107,7 +107,8 @@ def generated(value: Any) -> list[Source]:
     if isinstance(value, Train):
         trains = list(value.chain())
     elif isinstance(value, space.Study):
-        trains = [t for point in value.points() for t in point.train.chain()]
+        points = value.points() if value.search is None else [trial.point for trial in value.trials()]
+        trains = [t for point in points for t in point.train.chain()]
     else:
         return []
     sources = [t.corpus.source for t in trains if not t.corpus.source.stored]

@@ -9,14 +9,16 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.axes import variants
+from harness.claims import Claim
 from harness.errors import InputError, require
-from harness.rng import named_seed
-from harness.specs import Train, digest
+from harness.search import SEED, Cell, Search, Winners, trial_of
+from harness.specs import Train, canonical_json, digest
 
 Arm = Callable[..., Train]
 
@@ -37,12 +39,24 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One run of a search. Its `point` has the searched values among its axes."""
+
+    cell: Cell
+    setting: Mapping[str, Any]
+    seed: int
+    point: Point
+
+
+@dataclass(frozen=True)
 class Study:
     """A question, the arm that the others are compared with, and the axes that they run over.
 
     `over` maps axis names to Ray Tune search spaces (`tune.grid_search`, `tune.choice`, `tune.loguniform`, ...) or
     constants; sampled axes are drawn `num_samples` times. `sesoi` is the smallest speedup worth having, registered
-    with the plan.
+    with the plan, as are `claims`, what the study sets out to decide. `search` fills parameters of the arms that are no
+    axes. `callbacks` are Tune's (WandbLoggerCallback): they see every stage's curve as it is made, and are no part of
+    what the study is.
     """
 
     name: str
@@ -52,6 +66,9 @@ class Study:
     over: Mapping[str, Any] = field(default_factory=dict)
     num_samples: int = 1
     sesoi: float = 1.05
+    claims: Sequence[Claim] = ()
+    search: Search | None = None
+    callbacks: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         plain = self.name.replace("-", "").replace("_", "").isalnum()
@@ -65,38 +82,106 @@ class Study:
         named = {axis for arm in self.all_arms for axis in self._axes_of(arm)}
         for axis in self.over:
             require(axis in named, "Study.over", axis, f"no arm names this axis; arms name {', '.join(sorted(named))}")
+        ids = [claim.id for claim in self.claims]
+        require(len(set(ids)) == len(ids), "Study.claims", ids, "give every claim an id of its own")
+        for claim in self.claims:
+            for kind, used, known in (("arm", claim.arms, names), ("axis", claim.axes, list(self.over))):
+                for name in sorted(used - set(known)):
+                    way_out = f"the study has no such {kind}; it has {', '.join(known) or 'none'}"
+                    require(False, f"claim {claim.id}", name, way_out)
+        if self.search is not None:
+            self._check_search(self.search)
+
+    def _check_search(self, search: Search) -> None:
+        for name in search.over:
+            require(name not in self.over, "Search.over", name, "is an axis of the study; search or run over it")
+        for arm in self.all_arms:
+            names = ", ".join(search.over)
+            require(bool(self._searched(arm)), "Search.over", names, f"arm {arm.__name__} names none: all are tuned")
+        for name in search.at:
+            require(name in self.over and name != SEED, "Search.at", name, "name an axis of Study.over but the seed")
+        require(SEED in self.over, "Study.over", list(self.over), f"a search needs the axis {SEED!r}")
+        own = [setting[SEED] for setting in variants({SEED: self.over[SEED]}, self.num_samples)]
+        both = [seed for seed in search.seeds if seed in own]
+        require(not both, "Search.seeds", both, "are seeds of the study too; search on others")
+        counts = {arm.__name__: len(self._settings(search, arm)) for arm in self.all_arms}
+        equal = len(set(counts.values())) == 1
+        require(equal, "Search.over", counts, "arms get unequal numbers of trials; sample the axes instead of a grid")
 
     @property
     def all_arms(self) -> list[Arm]:
         return [self.baseline, *self.arms]
 
+    def _searched(self, arm: Arm) -> list[str]:
+        """The searched parameters that `arm` names."""
+        found = inspect.signature(arm).parameters
+        return [name for name in self.search.over if name in found] if self.search is not None else []
+
+    def _settings(self, search: Search, arm: Arm) -> list[dict[str, Any]]:
+        """What `arm` is tried at, each once."""
+        names = self._searched(arm)
+        settings = [{name: setting[name] for name in names} for setting in search.settings()]
+        return list({repr(setting): setting for setting in settings}.values())
+
     def _axes_of(self, arm: Arm) -> list[str]:
         axes = []
+        searched = self._searched(arm)
         for name, parameter in inspect.signature(arm).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise InputError(f"arm {arm.__name__}: parameter {name!r} is no axis; name every axis it runs over")
             if name in self.over:
                 axes.append(name)
-            elif parameter.default is parameter.empty:
+            elif name not in searched and parameter.default is parameter.empty:
                 known = ", ".join(self.over) or "none"
                 raise InputError(f"arm {arm.__name__}: axis {name!r} is not in Study.over, which has {known}")
         return axes
 
-    def points(self) -> list[Point]:
-        """Every distinct point, arm by arm, baseline first. Raises InputError where an arm refuses a setting."""
-        settings = list(variants(self.over, self.num_samples))
-        require(bool(settings), "Study.over", dict(self.over), "yields no points; give every axis a value")
+    def points(self, winners: Winners | None = None) -> list[Point]:
+        """Every distinct point, arm by arm, baseline first, with what its search found. Raises InputError where an arm
+        refuses a setting, and without `winners` if there is a search."""
         points = []
         for arm in self.all_arms:
-            axes = self._axes_of(arm)
-            seen = set()
-            for setting in settings:
-                chosen = tuple((axis, setting[axis]) for axis in axes)
-                identity = repr(chosen)
-                if identity not in seen:
-                    seen.add(identity)
-                    points.append(_point(arm, chosen))
+            for axes in self._chosen(arm, self.over):
+                points.append(_point(arm, axes, self._best(arm, axes, winners)))
         return points
+
+    def _chosen(self, arm: Arm, over: Mapping[str, Any]) -> list[tuple[tuple[str, Any], ...]]:
+        """Every distinct setting of those axes of `over` that `arm` names."""
+        settings = list(variants(over, self.num_samples))
+        require(bool(settings), "Study.over", dict(over), "yields no points; give every axis a value")
+        axes = [axis for axis in self._axes_of(arm) if axis in over]
+        chosen = (tuple((axis, setting[axis]) for axis in axes) for setting in settings)
+        return list({repr(each): each for each in chosen}.values())
+
+    def _best(self, arm: Arm, axes: tuple[tuple[str, Any], ...], winners: Winners | None) -> Mapping[str, Any]:
+        if self.search is None:
+            return {}
+        if winners is None:
+            raise InputError(f"study {self.name}: its search has not run; `python -m harness search FILE` runs it")
+        free = tuple((name, value) for name, value in axes if name != SEED and name not in self.search.at)
+        return winners.best[canonical_json(Cell(arm.__name__, free))]
+
+    def trials(self) -> list[Trial]:
+        """Every run of the search, arm by arm, baseline first."""
+        search, trials = self.search, []
+        assert search is not None
+        over = {name: value for name, value in self.over.items() if name != SEED and name not in search.at}
+        for arm in self.all_arms:
+            for axes in self._chosen(arm, over):
+                for setting in self._settings(search, arm):
+                    for seed in search.seeds:
+                        trials.append(self.trial(Cell(arm.__name__, axes), setting, seed))
+        return trials
+
+    def trial(self, cell: Cell, setting: Mapping[str, Any], seed: int) -> Trial:
+        """One run of the search, measured on held-out sequences that no stage of the study is measured on."""
+        assert self.search is not None
+        arm = next(arm for arm in self.all_arms if arm.__name__ == cell.arm)
+        named = self._axes_of(arm)
+        fixed = {name: value for name, value in {**self.search.at, SEED: seed}.items() if name in named}
+        point = _point(arm, (*cell.axes, *fixed.items()), setting)
+        train = trial_of(point.train, self.search.tokens)
+        return Trial(cell, setting, seed, Point(cell.arm, (*point.axes, *setting.items()), train))
 
     def pairs(self, points: Sequence[Point]) -> list[int | None]:
         """For every point the number of the baseline point with the same axes, None for the baseline itself."""
@@ -114,10 +199,11 @@ class Study:
         return found
 
 
-def _point(arm: Arm, axes: tuple[tuple[str, Any], ...]) -> Point:
-    label = " ".join([arm.__name__, *(f"{k}={v}" for k, v in axes)])
+def _point(arm: Arm, axes: tuple[tuple[str, Any], ...], found: Mapping[str, Any]) -> Point:
+    """The point of `arm` at `axes`, with what a search `found` for its other parameters."""
+    label = " ".join([arm.__name__, *(f"{k}={v}" for k, v in axes), *(f"{k}={v}" for k, v in found.items())])
     try:
-        train = arm(**dict(axes))
+        train = arm(**dict(axes), **found)
         digest(train)
     except InputError as e:
         raise InputError(f"{label}: {e}") from e
@@ -126,35 +212,6 @@ def _point(arm: Arm, axes: tuple[tuple[str, Any], ...]) -> Point:
     if not isinstance(train, Train):
         raise InputError(f"arm {arm.__name__} returned {train!r}: an arm returns a Train")
     return Point(arm.__name__, axes, train)
-
-
-def variants(over: Mapping[str, Any], num_samples: int) -> Iterator[dict[str, Any]]:
-    """Every setting of the axes, by Tune's own variant generator. A sampled axis has one draw a sample, equal over the
-    grid and drawn from its own name: else a seed axis would unpair its pairs, and a new axis would change old draws."""
-    import numpy as np
-    from ray.tune.search.sample import Domain
-    from ray.tune.search.variant_generator import generate_variants
-
-    for sample in range(num_samples):
-        space = {}
-        for axis, value in over.items():
-            if isinstance(value, Domain) and not value.is_function():
-                value = value.sample(random_state=np.random.RandomState(named_seed(axis, sample) % 2**32))
-            elif isinstance(value, dict) and value.keys() == {"grid_search"}:
-                value = {"grid_search": _Shared(value["grid_search"])}
-            space[axis] = value
-        state = np.random.RandomState(sample)
-        for _, setting in generate_variants(space, constant_grid_search=True, random_state=state):
-            yield setting
-        if not any(isinstance(value, Domain) for value in over.values()):
-            return  # nothing is sampled, so another sample would be the same
-
-
-class _Shared(list[Any]):
-    """A list that Tune, which copies the whole space for every variant, need not copy: long axes stay linear."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
-        return self
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -19,6 +19,9 @@ from harness.errors import InputError, require, whole, whole_fields
 
 IDENTITY_FREE: dict[str, bool] = {"identity": False}
 """Metadata of a dataclass field that says where something lies, not what it is; digests skip it."""
+NEUTRAL: dict[str, bool] = {"neutral": True}
+"""Metadata of a field added later, whose default is what was done before it: digests skip it at that default, so that
+a new setting leaves the addresses of all stages that do not use it."""
 
 
 class Source(Protocol):
@@ -94,6 +97,8 @@ class Llama:
     """Shape and initialisation scale of a Llama (SwiGLU, RMSNorm, rotary positions); defaults are the paper's 1.6B.
 
     `init_std` scales the unit-normal draws of the blocks' matrices, `embed_std` those of the embedding and head.
+    `io_width` is the number of rows of embedding and head, where it is not the corpus's vocabulary: rows beyond that
+    stand for no token, and the softmax is over all (the paper's release pads to 64,000).
     """
 
     depth: int = 24
@@ -106,9 +111,12 @@ class Llama:
     norm_eps: float = 1e-5
     init_std: float = 0.02
     embed_std: float = 0.02
+    io_width: int | None = field(default=None, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         whole_fields(self, depth=1, width=1, heads=1, mlp=1, context=1)
+        if self.io_width is not None:
+            whole_fields(self, io_width=1)
         require(isinstance(self.tied, bool), "Llama.tied", self.tied, "use True or False")
         require(
             self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0,
@@ -130,7 +138,7 @@ class Llama:
         return self.body_params + vocab * self.width * (1 if self.tied else 2)
 
     def flops_per_token(self, vocab: int) -> int:
-        """Training FLOPs a token, forward and backward: 6 N + 6 d V + 12 L d T (METHOD: N without embeddings)."""
+        """Training FLOPs a token, forward and backward: 6 N + 6 d V + 12 L d T (N without embeddings)."""
         return 6 * self.body_params + 6 * self.width * vocab + 12 * self.depth * self.width * self.context
 
 
@@ -140,13 +148,14 @@ class Recipe:
 
     `batch` is in sequences a step; `warmup`, `horizon` in tokens. `horizon` is where the schedule ends, the stage's
     own budget unless given: a stage may stop before it (the paper's 164M tokens end with the warmup).
-    `wsd` is constant after warmup and falls as 1 - sqrt over the last `decay` of the horizon; both schedules end at
-    `final_lr` times `lr`.
+    `wsd` is constant after warmup and falls as 1 - sqrt over the last `decay` of the horizon, `constant` never falls;
+    `cosine` and `wsd` end at `final_lr` times `lr`. `attention_dropout` is drawn from the stage's seed and the
+    sequence's number, whatever the batch and the ranks, which takes one forward pass a sequence.
     """
 
     lr: float
     batch: int = 512
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup: int = 0
     horizon: int | None = None
     decay: float = 0.2
@@ -157,11 +166,16 @@ class Recipe:
     eps: float = 1e-8
     clip: float | None = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    attention_dropout: float = field(default=0.0, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "Recipe.lr", self.lr, "use a positive number")
+        require(
+            0 <= self.attention_dropout < 1, "Recipe.attention_dropout", self.attention_dropout, "use a rate in [0, 1)"
+        )
         whole_fields(self, batch=1, warmup=0)
-        require(self.schedule in ("cosine", "wsd"), "Recipe.schedule", self.schedule, "use 'cosine' or 'wsd'")
+        schedules = ("cosine", "wsd", "constant")
+        require(self.schedule in schedules, "Recipe.schedule", self.schedule, "use 'cosine', 'wsd' or 'constant'")
         require(self.precision in ("fp32", "bf16"), "Recipe.precision", self.precision, "use 'fp32' or 'bf16'")
         require(0 < self.decay <= 1, "Recipe.decay", self.decay, "use a fraction of the horizon in (0, 1]")
         require(0 <= self.final_lr <= 1, "Recipe.final_lr", self.final_lr, "use a fraction of lr in [0, 1]")
@@ -174,14 +188,22 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """When and on how much a stage is measured: `points` evaluations, a quarter of them spaced geometrically over the
-    first tenth of the budget, and one before the first step; each on the same `sequences` held-out sequences."""
+    """When and on how much a stage is measured, each time on the same `sequences` held-out sequences.
+
+    A stage that shares its beginning with other budgets (`Train.shared_steps`) is measured `points` / 4 times as its
+    steps double, whatever its budget, and as often in its decay; any other `points` times, a quarter of them spaced
+    geometrically over the first tenth of its budget. Both also before the first step and after the last.
+
+    `skip` leaves out every sequence that an evaluation on that many would measure, so that what is chosen by one set is
+    judged on another.
+    """
 
     points: int = 32
     sequences: int = 96
+    skip: int = field(default=0, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
-        whole_fields(self, points=1, sequences=1)
+        whole_fields(self, points=1, sequences=1, skip=0)
 
     def steps(self, total: int) -> list[int]:
         """Optimizer steps, ascending, after which a stage of `total` steps is evaluated; first 0, last `total`."""
@@ -190,6 +212,14 @@ class Evaluation:
         late = self.points - early
         fractions += [0.1 + 0.9 * (i + 1) / late for i in range(late)] if late > 1 else [1.0]
         return sorted({0, total} | {max(1, round(total * f)) for f in fractions})
+
+    def nested_steps(self, shared: int, total: int) -> list[int]:
+        """The same for a stage whose first `shared` steps are those of every longer budget: up to there they do not
+        depend on the budget."""
+        per_doubling = max(1, self.points // 4)
+        doubled = (round(2 ** (i / per_doubling)) for i in range(per_doubling * total.bit_length()))
+        decay = {shared + round((total - shared) * (i + 1) / per_doubling) for i in range(per_doubling)}
+        return sorted({0, total} | {step for step in doubled if step <= total} | (decay if shared < total else set()))
 
 
 @dataclass(frozen=True)
@@ -259,6 +289,12 @@ class Train:
             f"one step is {self.recipe.batch} x {self.model.context} = {self.step_tokens} tokens; use at least that",
         )
         object.__setattr__(self, "tokens", self.tokens // self.step_tokens * self.step_tokens)
+        require(
+            self.io_width >= self.vocab_size,
+            "Llama.io_width",
+            self.model.io_width,
+            f"the corpus has a vocabulary of {self.vocab_size} tokens; use at least that, or None",
+        )
         horizon = self.recipe.horizon
         if horizon is not None:
             steps = whole("Recipe.horizon", horizon, 0) // self.step_tokens
@@ -284,13 +320,11 @@ class Train:
 
     def _check_transfer(self, init: "Train", transfer: Transfer) -> None:
         for name in ("depth", "width", "heads", "mlp", "tied", "rope_theta", "norm_eps"):
-            require(
-                getattr(init.model, name) == getattr(self.model, name),
-                f"Train.init.model.{name}",
-                getattr(init.model, name),
-                f"weights cross only between equal shapes; this stage has {getattr(self.model, name)!r}",
-            )
-        old, new = init.corpus.source.vocab_size, self.corpus.source.vocab_size
+            old, new = getattr(init.model, name), getattr(self.model, name)
+            if old != new:
+                way_out = f"weights cross only between equal shapes; this stage has {new!r}"
+                raise InputError(f"Train.init.model.{name} = {old!r}: {way_out}")
+        old, new = init.io_width, self.io_width
         require(
             old == new or "embeddings" in transfer.reinit,
             "Transfer.reinit",
@@ -298,6 +332,8 @@ class Train:
             f"the vocabulary changes from {old} to {new} tokens, so add 'embeddings'",
         )
         modules.check_depth(modules.parse(transfer.reinit), self.model.depth)
+        if "embeddings" not in transfer.reinit and hasattr(self.corpus.source, "check_init"):
+            self.corpus.source.check_init(init.corpus.source)
 
     @property
     def step_tokens(self) -> int:
@@ -309,13 +345,64 @@ class Train:
         return self.tokens // self.step_tokens
 
     @property
+    def horizon_steps(self) -> int:
+        """Step at which the schedule ends."""
+        return (self.recipe.horizon or self.tokens) // self.step_tokens
+
+    @property
+    def decay_step(self) -> int:
+        """Step at which the decay of `wsd` begins."""
+        return self.horizon_steps - max(1, round(self.recipe.decay * self.horizon_steps))
+
+    @property
+    def shared_steps(self) -> int:
+        """Steps from the first that are the same for every longer budget of the recipe: to the decay of `wsd`, all of
+        `constant`, and all of a `cosine` with a horizon of its own; else none."""
+        if self.recipe.schedule == "wsd":
+            return max(0, min(self.steps, self.decay_step))
+        return self.steps if self.recipe.schedule == "constant" or self.recipe.horizon is not None else 0
+
+    @property
+    def evaluation_steps(self) -> list[int]:
+        """Optimizer steps, ascending, after which the stage is measured."""
+        if self.shared_steps:
+            return self.evaluation.nested_steps(self.shared_steps, self.steps)
+        return self.evaluation.steps(self.steps)
+
+    @functools.cached_property
+    def shared_recipe(self) -> Recipe:
+        """The recipe as far as the shared steps see it: nothing of a decay has come yet."""
+        if self.recipe.schedule == "cosine":
+            return self.recipe
+        anew = {"schedule": "constant", "horizon": None, "decay": Recipe.decay, "final_lr": Recipe.final_lr}
+        return replace(self.recipe, **anew)  # type: ignore[arg-type]
+
+    @property
+    def beginning(self) -> str:
+        """Equal for two stages if, and only if, they have the same states after as many shared steps."""
+        own = [f.name for f in dataclasses.fields(Train) if f.name not in ("tokens", "recipe", "init")]
+        init = None if self.init is None else digest(self.init)
+        return canonical_json([*(getattr(self, name) for name in own), self.shared_recipe, init])
+
+    def state_at(self, steps: int) -> "State":
+        """The state after the first `steps` of the shared steps, one value for all budgets that go through it."""
+        recipe = self.shared_recipe
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Train)}
+        return State(**{**fields, "tokens": steps * self.step_tokens, "recipe": recipe})
+
+    @property
     def vocab_size(self) -> int:
         return self.corpus.source.vocab_size
 
     @property
+    def io_width(self) -> int:
+        """Rows of the embedding and the head."""
+        return self.model.io_width or self.vocab_size
+
+    @property
     def flops(self) -> int:
         """Training FLOPs of this stage alone."""
-        return self.tokens * self.model.flops_per_token(self.vocab_size)
+        return self.tokens * self.model.flops_per_token(self.io_width)
 
     def after(self, warm: "Train", transfer: Transfer | None = None) -> "Train":
         """This stage, started from `warm`'s weights instead of fresh ones."""
@@ -328,6 +415,12 @@ class Train:
         yield self
 
 
+@dataclass(frozen=True)
+class State(Train):
+    """A training stage that leaves behind all that is needed to go on (weights, moments, data position, curve) instead
+    of weights: budgets that begin alike go on from it. What goes on from it is bit-equal to what was never stopped."""
+
+
 Stage = Any
 """A value with a digest and an artifact: a `Train`, or a `stored` source."""
 
@@ -335,7 +428,7 @@ Stage = Any
 def parents(stage: Stage) -> dict[str, Stage]:
     """The stages whose artifacts `stage` reads, by the role that they play."""
     if not isinstance(stage, Train):
-        return {}
+        return dict(getattr(stage, "reads", {}))
     found: dict[str, Stage] = {}
     if stage.corpus.source.stored:
         found["tokens"] = stage.corpus.source
@@ -345,17 +438,21 @@ def parents(stage: Stage) -> dict[str, Stage]:
 
 
 PLAIN = frozenset((str, bool, int, type(None)))
+NEVER = object()
+"""Equal to nothing that a field can hold."""
 
 
 @functools.cache
-def _identity(kind: type) -> tuple[tuple[str, ...], dict[str, Any]] | None:
-    """Of a dataclass: the fields that make its identity, and its type and version; None of any other type."""
+def _identity(kind: type) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Of a dataclass: the fields that make its identity, each with the default at which it is skipped, if any, and its
+    type and version; None of any other type."""
     if not dataclasses.is_dataclass(kind):
         return None
     head: dict[str, Any] = {"type": _type_name(kind)}
     if hasattr(kind, "version"):
         head["version"] = kind.version
-    return tuple(f.name for f in dataclasses.fields(kind) if f.metadata.get("identity", True)), head
+    own = [f for f in dataclasses.fields(kind) if f.metadata.get("identity", True)]
+    return {f.name: f.default if f.metadata.get("neutral") else NEVER for f in own}, head
 
 
 def _type_name(kind: type) -> str:
@@ -378,8 +475,10 @@ def canonical(value: Any, path: str = "") -> Any:
     if identity is not None:
         names, head = identity
         out = dict(head)
-        for name in names:
+        for name, neutral in names.items():
             inner = getattr(value, name)
+            if neutral is not NEVER and inner == neutral:
+                continue
             out[name] = inner if type(inner) in PLAIN else canonical(inner, f"{path}.{name}" if path else name)
         return out
     if isinstance(value, float):
@@ -392,9 +491,62 @@ def canonical(value: Any, path: str = "") -> Any:
     raise InputError(f"{path or 'value'} = {value!r}: a {kind.__name__} has no canonical form; use plain values")
 
 
-def canonical_json(value: Any) -> str:
-    """`value` in its canonical form as one line of ASCII JSON; equal for what `canonical` gave before."""
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+_JSON: dict[type, Callable[[Any], str]] = {
+    str: json.encoder.encode_basestring_ascii,
+    bool: lambda value: "true" if value else "false",
+    int: repr,
+    type(None): lambda _: "null",
+}
+"""How a plain value is written as JSON."""
+
+
+def canonical_json(value: Any, path: str = "") -> str:
+    """`value` in its canonical form as one line of ASCII JSON, keys in order; also of what `canonical` gave before."""
+    kind: Any = type(value)
+    if kind in _JSON:
+        return _JSON[kind](value)
+    if kind is float and math.isfinite(value):
+        return repr(int(value) if value.is_integer() else value)
+    if kind is list or kind is tuple:
+        return "[" + ",".join([canonical_json(v, f"{path}[{i}]") for i, v in enumerate(value)]) + "]"
+    fields = _json_fields(kind)
+    if fields is None:
+        return json.dumps(canonical(value, path), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # Kept in the value, as its digest is: thousands of stages share models, recipes and sources. Not in stages, which
+    # hold each other and travel to workers.
+    keep = not issubclass(kind, Train) and hasattr(value, "__dict__")
+    if keep and "_json" in vars(value):
+        return str(vars(value)["_json"])
+    parts = []
+    for name, key, neutral in fields:
+        if name is None:
+            parts.append(key)
+            continue
+        inner = getattr(value, name)
+        if neutral is not NEVER and inner == neutral:
+            continue
+        plain = _JSON.get(type(inner))
+        text = plain(inner) if plain is not None else canonical_json(inner, f"{path}.{name}" if path else name)
+        parts.append(key + text)
+    found = "{" + ",".join(parts) + "}"
+    if keep:
+        object.__setattr__(value, "_json", found)
+    return found
+
+
+@functools.cache
+def _json_fields(kind: type) -> list[tuple[str | None, str, Any]] | None:
+    """What `canonical_json` writes of a dataclass, in the order of the keys: each field's name, its key and the default
+    at which it is skipped; None and the whole text for type and version. None of any other type."""
+    identity = _identity(kind)
+    if identity is None:
+        return None
+    names, head = identity
+    found: dict[str, tuple[str | None, str, Any]] = {
+        k: (None, f"{json.dumps(k)}:{json.dumps(v)}", NEVER) for k, v in head.items()
+    }
+    found |= {name: (name, f"{json.dumps(name)}:", neutral) for name, neutral in names.items()}
+    return [found[name] for name in sorted(found)]
 
 
 def digest(value: Any) -> str:
@@ -416,11 +568,17 @@ def short(value: Any) -> str:
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Dotted names of the fields in which two values differ, in canonical form; whole stages are not entered."""
+    if a is b:
+        return []
     if type(a) is type(b) and dataclasses.is_dataclass(a) and not (path and isinstance(a, Train)):
+        if path and canonical_json(a) == canonical_json(b):
+            return []
         found: list[str] = []
         for f in dataclasses.fields(a):
             if f.metadata.get("identity", True):
                 name = f"{path}.{f.name}" if path else f.name
                 found += differences(getattr(a, f.name), getattr(b, f.name), name)
         return found
+    if isinstance(a, Train) and isinstance(b, Train):
+        return [] if digest(a) == digest(b) else [path]
     return [] if canonical(a) == canonical(b) else [path]

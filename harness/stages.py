@@ -2,6 +2,8 @@
 this process; only the `Worker`, and how text is spread over a cluster, differ."""
 
 import datetime
+import functools
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from harness import baselines, environment, loop, resume
+from harness import baselines, environment, loop, metrics, resume
 from harness.errors import InputError
-from harness.sources.tokenising import tokenise
+from harness.sources import answers
+from harness.sources.tokenising import BLOCK_CHARACTERS, tokenise
 from harness.specs import Sequences, Stage, Train, canonical, digest, parents
 from harness.store import Store, write_json
-from harness.worker import Worker
+from harness.url import Place
+from harness.worker import Options, Worker
 
 FORMAT = 1
 BASELINE_TOKENS = 2**19
@@ -31,7 +35,10 @@ def open_reader(spec: Train, store: Store) -> Sequences:
 
 
 def check_budget(spec: Train, reader: Sequences) -> None:
-    """Raise InputError where `spec` asks for more than its epochs of a finite source."""
+    """Raise InputError where `spec` asks for more than its epochs of a finite source, or for more held-out sequences
+    than there are beside those that it skips."""
+    if spec.evaluation.skip:
+        metrics.held_out(spec, reader)
     epoch = reader.epoch(spec.model.context)
     if epoch is None:
         return
@@ -54,19 +61,21 @@ def run_train(spec: Train, store: Store, worker: Worker) -> dict[str, Any]:
     reader = open_reader(spec, store)
     check_budget(spec, reader)
     weights = read_weights(store, inputs["init"]) if "init" in inputs else None
-    trained = loop.train(spec, worker, reader, weights, attempt, store.resume(address))
+    start = start_of(spec, store, worker.options)
+    trained = loop.train(spec, worker, reader, weights, attempt, store.resume(address), start)
     if attempt is None:
         return trained
     manifest = {
         **header(spec, started),
         **trained,
         "parents": inputs,
+        "start": start[1] if start else None,
         "executed": worker.executed,
         "hardware": environment.hardware(worker.device),
         "threads": worker.threads,
         "world": worker.world,
         "vocab_size": spec.vocab_size,
-        "params": spec.model.params(spec.vocab_size),
+        "params": spec.model.params(spec.io_width),
         "params_body": spec.model.body_params,
         "flops": spec.flops,
     }
@@ -75,24 +84,36 @@ def run_train(spec: Train, store: Store, worker: Worker) -> dict[str, Any]:
         manifest["held_out"] |= score_baselines(spec, reader)
     else:
         manifest |= {"acceptance": None, "generation_flops": 0}
+        if hasattr(reader, "dropped"):
+            manifest["dropped"] = reader.dropped(spec.model.context)
     manifest["wall_s"] = time.perf_counter() - clock
     write_json(attempt / "manifest.json", manifest)
     store.publish(address, attempt)
     return manifest
 
 
-def run_stored(
-    source: Any, store: Store, write: Callable[[Any, Path], dict[str, Any]], executed: str
-) -> dict[str, Any]:
+Write = Callable[[Any, Path], dict[str, Any]]
+"""(source, directory) -> what it wrote, for the manifest."""
+
+
+def run_stored(source: Any, store: Store, write: Write, executed: str) -> dict[str, Any]:
     """Run the stage that puts a source's tokens into the store; `write(source, directory)` does it and says what it
     wrote. Returns the manifest."""
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     attempt = store.begin(digest(source))
-    written = write(source, attempt)
+    try:
+        written = write(source, attempt)
+    except Exception:
+        # Another driver on this store may have been first; then what it worked from is gone.
+        other = store.manifest(digest(source))
+        if other is None:
+            raise
+        shutil.rmtree(attempt, ignore_errors=True)
+        return other
     manifest = {
         **header(source, started),
         "status": "finished",
-        "parents": {},
+        "parents": {role: digest(stage) for role, stage in parents(source).items()},
         "executed": executed,
         "hardware": environment.hardware("cpu"),
         **written,
@@ -107,7 +128,21 @@ def run_here(stage: Stage, store: Store, worker: Worker | None = None) -> dict[s
     """The in-process twin: any stage in this process, without Ray. Returns the manifest."""
     if isinstance(stage, Train):
         return run_train(stage, store, worker or Worker())
-    return run_stored(stage, store, tokenise, "in_process")
+    return run_stored(stage, store, writer(stage, store), "in_process")
+
+
+def writer(source: Any, store: Store, tokenise: Callable[..., dict[str, Any]] = tokenise) -> Write:
+    """What writes the artifact of a stored source: `tokenise`, or for answers what uses the tokenizer of their text."""
+    if not isinstance(source, answers.Answers):
+        return functools.partial(tokenise, work=blocks_of(source, store))
+    text = store.open(digest(source.text))
+    assert text is not None, f"stage {digest(source.text)} is not in the store"
+    return functools.partial(answers.write, tokenizer_json=(text / "tokenizer.json").read_text("utf-8"))
+
+
+def blocks_of(source: Any, store: Store) -> Place:
+    """Where blocks of a text lie while it is tokenised: they outlive a restart, and go when the text is published."""
+    return store.resume(digest(source)) / f"blocks-{BLOCK_CHARACTERS}"
 
 
 def header(stage: Stage, started: datetime.datetime) -> dict[str, Any]:
@@ -135,12 +170,13 @@ def describe_generated(spec: Train, reader: Any, attempt: Path) -> dict[str, Any
     """What generation cost and, for sources with pictures, a few of them in `frames.npz`."""
     source = spec.corpus.source
     context = spec.model.context
-    acceptance = reader.acceptance(ACCEPTANCE_RULES) if hasattr(reader, "acceptance") else None
+    acceptance, complexity = reader.accepted(ACCEPTANCE_RULES) if hasattr(reader, "accepted") else (None, None)
     if hasattr(reader, "frames"):
         frames, scores = reader.frames(PICTURES, PICTURE_FRAMES)
         np.savez_compressed(attempt / "frames.npz", frames=frames, scores=scores)
     flops = source.flops_per_token(context) if hasattr(source, "flops_per_token") else 0.0
-    return {"acceptance": acceptance, "generation_flops": int(spec.tokens * flops / (acceptance or 1.0))}
+    generation_flops = int(spec.tokens * flops / (acceptance or 1.0))
+    return {"acceptance": acceptance, "complexity": complexity, "generation_flops": generation_flops}
 
 
 def score_baselines(spec: Train, reader: Sequences) -> dict[str, Any]:
@@ -148,10 +184,22 @@ def score_baselines(spec: Train, reader: Sequences) -> dict[str, Any]:
     context = spec.model.context
     count = min(spec.steps * spec.recipe.batch, max(1, BASELINE_TOKENS // context))
     fit = reader.sequences(spec.corpus.seed, np.arange(count, dtype=np.int64), context)
-    held_out = reader.held_out(spec.evaluation.sequences, context)
+    held_out = metrics.held_out(spec, reader)
     return baselines.fit_and_score(fit, held_out, spec.vocab_size, spec.corpus.source.frame_tokens)
+
+
+def start_of(spec: Train, store: Store, options: Options) -> tuple[Path, str] | None:
+    """Where the state lies that `spec` goes on from, and its digest; None if it has none, or that is not there."""
+    state = options.starts.get(digest(spec))
+    attempt = None if state is None else store.open(state)
+    return None if state is None or attempt is None else (attempt / "state", state)
+
+
+def first_step(spec: Train, store: Store, options: Options) -> int:
+    """The step at which a worker that is started now begins."""
+    return resume.newest_or(store.resume(digest(spec)), digest(spec), start_of(spec, store, options)).step
 
 
 def committed_step(spec: Train, store: Store) -> int:
     """The step at which a restart of `spec` goes on."""
-    return resume.committed_step(store.resume(digest(spec)))
+    return resume.newest(store.resume(digest(spec)), digest(spec)).step

@@ -4,11 +4,14 @@ Every stage passes through here, scratch too: two arms of a pair draw the same u
 the same seed, whatever else differs, and scale them by their own standard deviation.
 """
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import require
 from harness.model import layer_of, module_of
 from harness.rng import named_seed
-from harness.specs import Train
+from harness.specs import Train, short
 
 if TYPE_CHECKING:
     import torch
@@ -43,36 +46,39 @@ def of_norm(draws: "torch.Tensor", norm_of: "torch.Tensor") -> "torch.Tensor":
     return (draws * (norm_of.double().norm() / draws.norm())).float()
 
 
-def initial_weights(
-    spec: Train, shapes: "dict[str, torch.Size]", parent: "dict[str, torch.Tensor] | None"
-) -> "dict[str, torch.Tensor]":
-    """The weights that `spec` starts from: one float32 tensor for every name in `shapes`.
+def initial_weight(
+    spec: Train, name: str, shape: "torch.Size", parent: "Mapping[str, torch.Tensor] | None"
+) -> "torch.Tensor":
+    """What the parameter `name` starts from: a float32 tensor of `shape`.
 
-    `parent` holds the weights of `spec.init`, or None. Norms start at one.
+    `parent` holds the weights of `spec.init`, or None. Norms start at one. Raises InputError where the parent's weight
+    has another shape.
     """
     import torch
 
-    weights: dict[str, torch.Tensor] = {}
-    for name, shape in shapes.items():
-        module = module_of(name)
-        anew = spec.transfer is None or spec.transfer.makes_anew(module, layer_of(name), spec.model.depth)
-        if parent is not None and spec.transfer is not None and not anew:
-            kept = parent[name].float()
-            blocks = spec.transfer.blocks if module in ("attention", "mlp") else "trained"
-            if blocks == "permuted":
-                kept = permuted(kept, spec.seed, name)
-            elif blocks == "resampled":
-                kept = of_norm(unit_normal(spec, name, shape), kept)
-            weights[name] = kept
-        elif module == "norms":
-            weights[name] = torch.ones(shape)
-        else:
-            std = embedding_std(spec, name, parent) if module == "embeddings" else spec.model.init_std
-            weights[name] = unit_normal(spec, name, shape) * std
-    return weights
+    module = module_of(name)
+    anew = spec.transfer is None or spec.transfer.makes_anew(module, layer_of(name), spec.model.depth)
+    if parent is not None and spec.transfer is not None and not anew:
+        kept = parent[name].float()
+        require(
+            kept.shape == torch.Size(shape),
+            f"weights of {short(spec.init)}: {name}",
+            tuple(kept.shape),
+            f"this stage needs {tuple(shape)}; the stored stage is not what it says, so move it out of the store",
+        )
+        blocks = spec.transfer.blocks if module in ("attention", "mlp") else "trained"
+        if blocks == "permuted":
+            return permuted(kept, spec.seed, name)
+        if blocks == "resampled":
+            return of_norm(unit_normal(spec, name, shape), kept)
+        return kept
+    if module == "norms":
+        return torch.ones(shape)
+    std = embedding_std(spec, name, parent) if module == "embeddings" else spec.model.init_std
+    return unit_normal(spec, name, shape) * std
 
 
-def embedding_std(spec: Train, name: str, parent: "dict[str, torch.Tensor] | None") -> float:
+def embedding_std(spec: Train, name: str, parent: "Mapping[str, torch.Tensor] | None") -> float:
     """Scale of a new embedding or head: as the transfer says, else as its predecessor had it, else the model's."""
     if parent is None or spec.transfer is None:
         return spec.model.embed_std
@@ -81,13 +87,21 @@ def embedding_std(spec: Train, name: str, parent: "dict[str, torch.Tensor] | Non
     return float(parent[name].float().std())
 
 
-def scales(weights: "dict[str, torch.Tensor]") -> dict[str, float]:
+class Scales:
     """Standard deviation of the embeddings and of the blocks' matrices: the largest knob of a comparison, so shown."""
-    import torch
 
-    def std(tensors: "list[torch.Tensor]") -> float:
-        return float(torch.cat([t.detach().float().flatten() for t in tensors]).std())
+    def __init__(self) -> None:
+        self.sums = {"embeddings_std": [0.0, 0.0, 0.0], "blocks_std": [0.0, 0.0, 0.0]}
 
-    embeddings = [t for n, t in weights.items() if module_of(n) == "embeddings"]
-    blocks = [t for n, t in weights.items() if module_of(n) in ("attention", "mlp")]
-    return {"embeddings_std": std(embeddings), "blocks_std": std(blocks)}
+    def add(self, name: str, weight: "torch.Tensor") -> None:
+        """Count the weights of parameter `name`; norms are left out."""
+        module = module_of(name)
+        if module != "norms":
+            values = weight.double()
+            sums = self.sums["embeddings_std" if module == "embeddings" else "blocks_std"]
+            for i, more in enumerate((values.numel(), float(values.sum()), float(values.square().sum()))):
+                sums[i] += more
+
+    def found(self) -> dict[str, float]:
+        """Sample standard deviations."""
+        return {k: math.sqrt(max(0.0, s2 - s1 * s1 / n) / (n - 1)) for k, (n, s1, s2) in self.sums.items()}

@@ -5,8 +5,8 @@ import os
 SETTINGS = {
     # Train's controller takes one report a worker a poll, and polls every 2 s by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # Only an autoscaler makes admitted workers wait, for nodes to boot.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1200",
+    # How often it looks for notices that a machine will be taken away: some clouds give no more than 30 s.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -19,3 +19,18 @@ SETTINGS = {
 """Read by Ray from the environment, some when it is imported; what the user has set stays."""
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+
+STORE_SETTINGS = (
+    "NCA_CACHE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "STORAGE_EMULATOR_HOST",
+)
+"""Where object stores are, for the workers of a cluster. No secret is among them: what a job passes on is shown on
+Ray's dashboard, so nodes have a role of their own."""
+
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+"""Set for every stage by harness.cluster.train, if the user has not."""

@@ -1,6 +1,8 @@
 """Ray Data: generator actors that stream sequences to the workers while they train, and text tokenised into shards."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from harness.cluster.resources import Resources
 from harness.sources import tokenising
 from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
-from harness.worker import Batch
+from harness.url import Place
+from harness.worker import Batch, Stream
 
 BLOCK_TOKENS = 2**18
 """About 2 MB a block: smaller ones drown in Ray's fixed cost a block, larger ones delay the first batch."""
@@ -26,8 +29,8 @@ def steps_per_block(spec: Train, units: int) -> int:
 
 def unit_rows(spec: Train, units: int, first_step: int, block: int) -> Any:
     """int64 (rows,): sequence numbers of `block`. The rows of a step are cut into `units` equal units; block
-    c * units + u holds unit u's rows for the steps of chunk c, counted from `first_step`. Rank r of a world that
-    divides `units` gets the units congruent to r, so step s trains sequences [s B, (s + 1) B) at every world size."""
+    c * units + u holds unit u's rows for the steps of chunk c, counted from `first_step`. Blocks go round the ranks,
+    so rank r gets the blocks congruent to r, and step s trains sequences [s B, (s + 1) B) at every world size."""
     chunk, unit = divmod(block, units)
     steps = steps_per_block(spec, units)
     rows = spec.recipe.batch // units
@@ -39,7 +42,7 @@ class Generate:
     """A generator actor: block number in, the block's sequences out."""
 
     def __init__(self, spec: Train, units: int, first_step: int) -> None:
-        if ray.get_gpu_ids():
+        if ray.is_initialized() and ray.get_gpu_ids():  # asking alone would start Ray
             engine.set_device("cuda")
         self.spec, self.units, self.first_step = spec, units, first_step
         self.reader = spec.corpus.source.open()
@@ -47,16 +50,26 @@ class Generate:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         (block,) = batch["block"].tolist()
         index = unit_rows(self.spec, self.units, self.first_step, block)
-        inputs, targets = self.reader.sequences(self.spec.corpus.seed, index, self.spec.model.context)
+        # Padding has the rows of a block, so that the blocks go on round the ranks, and nobody reads it.
+        needed = index < self.spec.steps * self.spec.recipe.batch
+        inputs, targets = np.zeros((2, len(index), self.spec.model.context), np.int32)
+        if needed.any():
+            drawn = self.reader.sequences(self.spec.corpus.seed, index[needed], self.spec.model.context)
+            inputs[needed], targets[needed] = drawn
         return {"index": index, "inputs": inputs, "targets": targets}
 
 
+def blocks_of(spec: Train, units: int, first_step: int, vary: bool) -> int:
+    """Blocks of `spec` from `first_step` to its end. Ray drops what does not go round the ranks evenly, so the last
+    chunk is padded past the end, and where the number of ranks can `vary` below `units`, more blocks follow it."""
+    chunks = max(1, -(-(spec.steps - first_step) // steps_per_block(spec, units)))
+    return chunks * units + (units - 1 if vary else 0)
+
+
 def sequences(spec: Train, first_step: int, resources: Resources) -> ray.data.Dataset:
-    """The blocks of `spec` from `first_step` to its end, in order; the last chunk is padded past the end, since Ray
-    drops ragged tails."""
+    """The blocks of `spec` from `first_step` to its end, in order."""
     units = resources.workers
-    chunks = -(-(spec.steps - first_step) // steps_per_block(spec, units))
-    blocks = [{"block": b} for b in range(max(1, chunks) * units)]
+    blocks = [{"block": b} for b in range(blocks_of(spec, units, first_step, resources.elastic))]
     return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         Generate,
         fn_constructor_args=(spec, units, first_step),
@@ -64,26 +77,41 @@ def sequences(spec: Train, first_step: int, resources: Resources) -> ray.data.Da
         batch_format="numpy",
         num_cpus=resources.generator_cpus,
         num_gpus=resources.generator_gpus,
-        compute=ray.data.ActorPoolStrategy(size=resources.generators),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=resources.generators_for(resources.min_workers), max_size=resources.generators
+        ),
     )
 
 
-def stream_shard(shard: Any, units: int, rank: int, world: int) -> Any:
-    """A worker's stream over its shard: `units / world` blocks at a time, put side by side step by step."""
+def stream_shard(open_shard: Callable[[], Any], units: int, rank: int, world: int) -> Stream:
+    """A worker's stream over its shard: its blocks of a chunk at a time, put side by side step by step. The first one
+    is asked for at once, in a thread, so that generators start while the worker still builds its model."""
+    pool = ThreadPoolExecutor(1)
+    started = pool.submit(_start, open_shard)
+    pool.shutdown(wait=False)
 
     def stream(spec: Train, reader: Sequences, first_step: int) -> Iterator[Batch]:
         steps = steps_per_block(spec, units)
         rows = spec.recipe.batch // units
-        step = first_step
-        blocks = iter(shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
-        while step < spec.steps:
-            mine = [next(blocks) for _ in range(units // world)]
+        blocks = started.result()
+        for chunk, step in enumerate(range(first_step, spec.steps, steps)):
+            mine = [next(blocks) for _ in own_units(chunk, units, rank, world)]
             for k in range(min(steps, spec.steps - step)):
                 part = [{name: b[name][k * rows : (k + 1) * rows] for name in Batch._fields} for b in mine]
                 yield Batch(*(np.concatenate([p[name] for p in part]) for name in Batch._fields))
-            step += steps
 
     return stream
+
+
+def _start(open_shard: Callable[[], Any]) -> Iterator[dict[str, Any]]:
+    """The blocks of a shard, the first of which is there."""
+    blocks = iter(open_shard().iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
+    return itertools.chain([next(blocks)], blocks)
+
+
+def own_units(chunk: int, units: int, rank: int, world: int) -> range:
+    """The units of `chunk` that `rank` gets: where `world` does not divide them, others in the next chunk."""
+    return range((rank - chunk * units) % world, units, world)
 
 
 def ordered() -> ray.data.ExecutionOptions:
@@ -99,21 +127,35 @@ def configure() -> None:
 
 
 class Encode:
-    """An actor that tokenises parts of a text."""
+    """An actor that tokenises parts of a text, with all cores of its machine."""
 
-    def __init__(self, source: Text, tokenizer: str) -> None:
-        self.source, self.tokenizer = source, tokenizer
+    def __init__(self, source: Text, tokenizer: str, work: Place) -> None:
+        self.source, self.tokenizer, self.work = source, tokenizer, work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return tokenising.encode(self.source, self.tokenizer, row["part"])
+        return vars(tokenising.encode_missing(self.source, self.tokenizer, row["part"], self.work))
 
 
-def tokenise(source: Text, directory: Path, cpus: float) -> dict[str, Any]:
-    """Tokenise `source` over the cluster, part by part, and pack it in order into `directory`."""
+def tokenise(source: Text, directory: Path, cpus: float, work: Place) -> dict[str, Any]:
+    """Tokenise `source` over the cluster, part by part on every machine, and pack it in order into `directory`. Blocks
+    lie in `work`, which all machines see; tokens do not go through Ray. An actor holds `cpus`."""
     configure()
-    tokenizer = tokenising.train_tokenizer(source)
+    tokenizer = tokenising.kept_tokenizer(source, work)
     rows = [{"part": part} for part in parts(source)]
     encoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Encode, fn_constructor_args=(source, tokenizer), num_cpus=cpus, compute=ray.data.ActorPoolStrategy(size=1)
+        Encode,
+        fn_constructor_args=(source, tokenizer, work),
+        num_cpus=cpus,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(machines(), len(rows))),
     )
-    return tokenising.write(source, tokenizer, encoded.iter_rows(), directory)
+
+    def blocks() -> Iterator[dict[str, Any]]:
+        for row in encoded.iter_rows():
+            yield from tokenising.kept(tokenising.Encoded(**row), work)
+
+    return tokenising.write(source, tokenizer, blocks(), directory)
+
+
+def machines() -> int:
+    """How many machines of the cluster compute, at least 1."""
+    return max(1, sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0.0) > 0))

@@ -20,25 +20,35 @@ class Document:
     text: str
 
 
-def file_documents(file: File, column: str) -> Iterator[Document]:
-    """The documents of one file that are not empty; those of a table stand in `column`."""
+@dataclass
+class Dropped:
+    """What is read and is no document, counted."""
+
+    empty: int = 0
+    """Rows whose text is empty or null."""
+
+
+def file_documents(file: File, column: str, dropped: Dropped | None = None) -> Iterator[Document]:
+    """The documents of one file that are not empty; those of a table stand in `column`. The others are counted in
+    `dropped`."""
     if file.suffix not in TABLE_SUFFIXES:
         yield Document(file.name, Path(file.path).read_bytes().decode("utf-8"))
         return
-    rows = _jsonl(file) if file.suffix == ".jsonl" else _parquet(file, column)
+    rows = jsonl(file, "Text.files") if file.suffix == ".jsonl" else _parquet(file, column)
     for number, row in enumerate(rows, 1):
-        yield from row_documents(row, column, f"{file.path} row {number}")
+        yield from row_documents(row, column, f"{file.path} row {number}", dropped)
 
 
-def _jsonl(file: File) -> Iterator[dict[str, Any]]:
+def jsonl(file: File, field: str) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON Lines; InputError, which names `field`, for a line that is none."""
     with open(file.path, "rb") as f:
         for number, line in enumerate(f, 1):
             if line.strip():
                 try:
                     row = json.loads(line)
                 except ValueError as e:
-                    raise InputError(f"Text.files = {file.path!r}: line {number} is not JSON ({e}); mend it") from e
-                require(isinstance(row, dict), "Text.files", file.path, f"line {number} is not a JSON object; mend it")
+                    raise InputError(f"{field} = {file.path!r}: line {number} is not JSON ({e}); mend it") from e
+                require(isinstance(row, dict), field, file.path, f"line {number} is not a JSON object; mend it")
                 yield row
 
 
@@ -63,7 +73,7 @@ def check_column(column: str, names: Iterable[str], where: str) -> None:
     require(column in names, "Text.column", column, f"{where} has the columns {', '.join(names)}; name one of them")
 
 
-def row_documents(row: dict[str, Any], column: str, where: str) -> Iterator[Document]:
+def row_documents(row: dict[str, Any], column: str, where: str, dropped: Dropped | None = None) -> Iterator[Document]:
     """The document in a row of a table, or nothing if it is empty or null."""
     check_column(column, row, where)
     value = row[column]
@@ -74,3 +84,5 @@ def row_documents(row: dict[str, Any], column: str, where: str) -> Iterator[Docu
             yield Document(hashlib.sha256(value.encode()).hexdigest()[:16], value)
         except UnicodeEncodeError as e:
             raise InputError(f"Text.column = {column!r}: {where} is not Unicode ({e.reason}); mend it") from e
+    elif dropped is not None:
+        dropped.empty += 1

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import InputError
@@ -51,3 +52,18 @@ def stream(place: str, config: str | None, split: str, revision: str | None) -> 
         return datasets.load_dataset(place, name=config, split=split, revision=revision, streaming=True)
     except Exception as e:  # a missing split or config, no data files, a loading script, the network
         raise InputError(f"Text.dataset = {place!r}: cannot be loaded ({first_line(e)})") from e
+
+
+def tables(place: str, stream: Any, rows: int) -> Iterator[Any]:
+    """The `pyarrow.Table`s of about `rows` rows each of a streaming data set, whose name `place` is for messages.
+
+    Raises InputError where a file is not of the schema that the data set has, or is damaged.
+    """
+    import pyarrow
+    from datasets import exceptions, table
+
+    try:
+        yield from stream.with_format("arrow").iter(batch_size=rows)
+    except (table.CastError, exceptions.DatasetGenerationError, pyarrow.ArrowInvalid) as e:
+        way_out = "name a revision or config whose files have one schema"
+        raise InputError(f"Text.dataset = {place!r}: cannot be read ({first_line(e)}); {way_out}") from e

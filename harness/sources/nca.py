@@ -188,9 +188,11 @@ class NCASequences:
         engine.in_chunks(fill, count)
         return found
 
-    def acceptance(self, count: int) -> float:
-        """Share of `count` fresh candidates whose score lies in the band."""
-        return 1.0 if self.source.band is None else float(self.source.accepts(self.scores(count)).mean())
+    def accepted(self, count: int) -> tuple[float, float | None]:
+        """Of `count` fresh candidates the share whose score lies in the band, and the mean score of those."""
+        scores = self.scores(count)
+        kept = scores if self.source.band is None else scores[self.source.accepts(scores)]
+        return len(kept) / count, float(kept.mean()) if len(kept) else None
 
     def _trials(self, seed: int, index: Any) -> tuple[Any, Any]:
         """uint64 (n,), (n,): the trials that give the rule, and the start and noise, of every sequence."""

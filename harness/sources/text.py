@@ -28,7 +28,7 @@ from harness.sources.files import (
     sha256,
     shuffled,
 )
-from harness.sources.formats import Document, check_column, file_documents, row_documents
+from harness.sources.formats import Document, Dropped, check_column, file_documents, row_documents
 from harness.sources.tokenizer import BPE, Pretrained
 from harness.specs import IDENTITY_FREE
 from harness.tokens import TokenReader
@@ -37,6 +37,8 @@ __all__ = ["BPE", "SPLITS", "Part", "Pretrained", "Text", "check_splits", "docum
 
 SPLITS = ("train", "validation")
 PART_BYTES = 2**20
+ROWS = 256
+"""Rows of a dataset that are read at once: as Arrow tables, because rows as dictionaries take several times as long."""
 GPT2 = Pretrained("openai-community/gpt2", 50257)
 STDLIB_BPE = BPE(512)
 
@@ -49,7 +51,8 @@ class Text:
     each, `.jsonl` and `.parquet` one a row, in `column`. `files="stdlib"` is the standard library of the running
     interpreter. What lies locally is identified by `content`, a SHA-256 over names and bytes, a dataset on the hub by
     the commit in `revision`; `resolved()` fills them in. `held_out` is the share of documents in the validation split,
-    chosen by a hash; `documents` keeps only the first that many. A local `dataset` (a path, with the layout that
+    chosen by a hash; `documents` keeps only the first that many. `size` is about how many bytes the corpus has, for an
+    estimate of what tokenising it takes; nothing else depends on it. A local `dataset` (a path, with the layout that
     `datasets.load_dataset` reads) is kept as `dataset="."` and `files`, because its place is no part of its identity.
     """
 
@@ -66,6 +69,7 @@ class Text:
     tokenizer: BPE | Pretrained = GPT2
     held_out: float = 0.02
     documents: int | None = None
+    size: int | None = field(default=None, metadata=IDENTITY_FREE)
 
     def __post_init__(self) -> None:
         keep_path_apart(self, "dataset", "files")
@@ -79,6 +83,7 @@ class Text:
             require(self.split == "train", "Text.split", self.split, "files have none; leave it out")
         require(0 < self.held_out < 1, "Text.held_out", self.held_out, "use a share of documents in (0, 1)")
         require(self.documents is None or self.documents >= 2, "Text.documents", self.documents, "use at least 2")
+        require(self.size is None or self.size >= 1, "Text.size", self.size, "use bytes, or leave it out")
 
     @classmethod
     def local(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -142,13 +147,14 @@ class Text:
         content = content_hash(files)
         if text.dataset == HERE:
             _stream(text)
-        elif tables := [f for f in files if f.suffix in TABLE_SUFFIXES]:
+            return replace(text, content=content)
+        if tables := [f for f in files if f.suffix in TABLE_SUFFIXES]:
             for table in tables:
                 next(file_documents(table, text.column), None)
         else:
             names = [f.name for f in shuffled(files)][: text.documents]
             check_splits(text, {split: sum(split_of(text, n) == split for n in names) for split in SPLITS})
-        return replace(text, content=content)
+        return replace(text, content=content, size=text.size or sum(f.size for f in files))
 
 
 @functools.lru_cache(maxsize=32)
@@ -226,23 +232,28 @@ def _groups(files: Iterable[File]) -> Iterator[list[File]]:
         yield group
 
 
-def documents(text: Text, part: Part) -> Iterator[Document]:
-    """The documents of `part`, in the one order that they have. Empty ones and nulls are skipped."""
-    found = _dataset_documents(text, part) if text.dataset is not None else _local_documents(text, part)
-    return islice(found, part.documents)
+def documents(text: Text, part: Part, dropped: Dropped | None = None) -> Iterator[Document]:
+    """The documents of `part`, in the one order that they have. Empty ones and nulls are skipped, and counted in
+    `dropped`. Raises InputError for a table without the column, or one that is not of the dataset's schema."""
+    read = _dataset_documents if text.dataset is not None else _local_documents
+    return islice(read(text, part, dropped), part.documents)
 
 
-def _local_documents(text: Text, part: Part) -> Iterator[Document]:
+def _local_documents(text: Text, part: Part, dropped: Dropped | None) -> Iterator[Document]:
     assert text.files is not None
     for name, sha in part.files:
         file = named(text.files, name)
         check_unchanged("Text.content", sha, sha256(file), file.path)
-        yield from file_documents(file, text.column)
+        yield from file_documents(file, text.column, dropped)
 
 
-def _dataset_documents(text: Text, part: Part) -> Iterator[Document]:
+def _dataset_documents(text: Text, part: Part, dropped: Dropped | None) -> Iterator[Document]:
     stream = _stream(text)
     if part.shards > 1:
         stream = stream.shard(num_shards=part.shards, index=part.shard)
-    for number, row in enumerate(stream, 1):
-        yield from row_documents(row, text.column, f"shard {part.shard} row {number}")
+    number = 0
+    for table in hub.tables(text.files or text.dataset or "", stream, ROWS):
+        check_column(text.column, table.column_names, f"shard {part.shard} row {number + 1}")
+        for value in table.column(text.column).to_pylist():
+            number += 1
+            yield from row_documents({text.column: value}, text.column, f"shard {part.shard} row {number}", dropped)

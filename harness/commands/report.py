@@ -1,0 +1,52 @@
+"""python -m harness report: tables and report from the store alone."""
+
+import argparse
+from pathlib import Path
+
+from harness import copies, space
+from harness.commands.common import Commands, of_study, open_store
+from harness.errors import InputError
+from harness.store import Store
+from harness.url import Url
+
+
+def add(commands: Commands) -> None:
+    report = commands.add_parser(
+        "report", parents=[of_study(), reporting()], help="remake tables and report from the store"
+    )
+    report.set_defaults(command=command)
+
+
+def reporting() -> argparse.ArgumentParser:
+    """The arguments of every command that writes a report."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="results that `python -m analysis export` wrote, shown beside this study's",
+    )
+    return parser
+
+
+def command(args: argparse.Namespace) -> int:
+    write_report(space.load(args.target), open_store(args), args.beside)
+    return 0
+
+
+def write_report(study: space.Study, store: Store, beside: list[Path]) -> None:
+    """Tables and the HTML report, from the store alone; the verdict table to the terminal."""
+    import analysis
+
+    place = store.study(study.name)
+    out = store.here / "studies" / study.name if isinstance(place, Url) else place
+    try:
+        report = analysis.write(str(store.root), study.name, out, beside)
+        print(f"\n{analysis.verdict_table(analysis.Results.from_store(str(store.root), study.name))}")
+    except analysis.DataError as e:
+        raise InputError(str(e)) from e
+    if isinstance(place, Url):
+        copies.upload({p.relative_to(out).as_posix(): p for p in sorted(out.rglob("*")) if p.is_file()}, place)
+    print(f"\nreport: {report}" + (f" and {place / report.name}" if isinstance(place, Url) else ""))

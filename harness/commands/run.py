@@ -1,0 +1,42 @@
+"""python -m harness run: compute what the store lacks, then report."""
+
+import argparse
+import functools
+
+from harness import plan as plans
+from harness.commands import stage as one
+from harness.commands.common import Commands, make_plan, of_study, rated
+from harness.commands.computing import LIMIT_REACHED, carry_out, computing, meter_of
+from harness.commands.placing import placing
+from harness.commands.report import reporting, write_report
+from harness.commands.search import search
+
+
+def add(commands: Commands) -> None:
+    run = commands.add_parser(
+        "run",
+        parents=[of_study(), rated(), placing(), computing(), reporting()],
+        help="run what the store lacks, then report",
+    )
+    run.add_argument("--stage", metavar="DIGEST", help="this stage alone and what it needs; `status` has digests")
+    run.set_defaults(command=command)
+
+
+def command(args: argparse.Namespace) -> int:
+    code = search(args)
+    if code:
+        return code
+    plan, store, revisions = make_plan(args, network=True)
+    register = functools.partial(plans.register, plan, store, revisions)
+    if args.stage is not None:
+        plan = one.only(plan, args.stage)
+    with meter_of(args, plan.study.name, store) as meter:
+        outcome = carry_out(plan, store, register, meter, args)
+    stopped = outcome.left(plan.stages)
+    if args.stage is None and not stopped:
+        write_report(plan.study, store, args.beside)
+    if stopped:
+        done = f"{len(outcome.finished)} of {len(plan.stages)} stages done"
+        print(f"stopped at the limit of {meter.reached}: {done}, the same command goes on")
+        return LIMIT_REACHED
+    return 1 if outcome.failed or outcome.blocked else 0

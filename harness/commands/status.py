@@ -1,0 +1,54 @@
+"""python -m harness status: what is done, running, failed and waiting."""
+
+import argparse
+import sys
+
+from harness import promise, screen, watch
+from harness.commands.common import Commands, next_plan, of_study, positive_number
+
+WATCH_S = 2.0
+
+
+def add(commands: Commands) -> None:
+    status = commands.add_parser("status", parents=[of_study()], help="show what is done, running, failed and waiting")
+    status.add_argument(
+        "--watch",
+        type=positive_number,
+        nargs="?",
+        const=WATCH_S,
+        metavar="SECONDS",
+        help=f"go on showing it, every so often (default {WATCH_S:g}), until nothing is left to do",
+    )
+    status.add_argument("--all", action="store_true", help="list the stages that wait or are blocked too")
+    status.set_defaults(command=command)
+
+
+def command(args: argparse.Namespace) -> int:
+    plan, store, _ = next_plan(args)
+    seen = watch.Watch(plan, store)
+    if args.watch is not None:
+        try:
+            view = screen.Live(seen, every_s=args.watch).show(until=lambda view: view.over)
+        except KeyboardInterrupt:
+            return 130
+        show(view, args.all)
+        return 1 if view.of("failed", "diverged", "blocked") else 0
+    show(seen.look(), args.all)
+    for line in promise.promised_and_spent(plan, store):
+        print(line)
+    return 0
+
+
+def show(view: watch.StudyView, everything: bool) -> None:
+    """Print `view`: what runs first, then what failed, what is done and what waits."""
+    print(screen.headline(view))
+    if gaps := screen.gaps_line(view):
+        print(gaps)
+    waiting: tuple[watch.State, ...] = ("waiting", "blocked")
+    listed = watch.in_order(view.stages, "running", "failed", "diverged", "done", *(waiting if everything else ()))
+    for stage in listed:
+        print(f"{stage.state:<9}", screen.line(stage))
+    for state in () if everything else waiting:
+        if count := view.counts[state]:
+            print(f"{state:<9} {count} stage{'s' * (count > 1)} (--all lists them)")
+    sys.stdout.flush()

@@ -1,0 +1,156 @@
+"""What a run may use. When that is used, no stage is begun any more and those that run save their state and stop."""
+
+import contextlib
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import require
+from harness.progress import LIVE, START
+from harness.store import Store
+from harness.url import Place, UrlError
+
+TICK_S = 1.0
+"""How often device time is counted."""
+TICK_THERE_S = 5.0
+"""The same where each stage takes requests to an object store."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a run may use; None = as much as it takes."""
+
+    hours: float | None = None
+    """Of the clock."""
+    cost: float | None = None
+    """Device-hours times their price."""
+    price: float | None = None
+    """Of a device-hour, in the unit of `cost`."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("--max-hours", self.hours), ("--max-cost", self.cost)):
+            require(value is None or value >= 0, name, value, "use a number of at least 0")
+        if self.cost is not None:
+            require((self.price or 0) > 0, "--price", self.price, "--max-cost needs the price of a device-hour")
+
+    def reached(self, hours: float, device_hours: float) -> str | None:
+        """The limit that is reached after so much, in words."""
+        if self.hours is not None and hours >= self.hours:
+            return f"{self.hours:g} h"
+        if self.cost is not None and self.price and device_hours * self.price >= self.cost:
+            return f"{self.cost:g}, {self.cost / self.price:.3g} device-hours at {self.price:g}"
+        return None
+
+    def used(self, hours: float, device_hours: float) -> str | None:
+        """How much of each limit is used, for people; None without a limit."""
+        parts = []
+        if self.hours is not None:
+            parts.append(f"{hours:.2f} of {self.hours:g} h")
+        if self.cost is not None and self.price:
+            parts.append(f"cost {device_hours * self.price:.2f} of {self.cost:g}")
+        return ", ".join(parts) or None
+
+
+class Running(NamedTuple):
+    """A stage that this run was told it began."""
+
+    world: int
+    """Devices that it was to have."""
+    share: float
+    """Of each of them; the rest is other stages'."""
+    before: Path | None
+    """Its newest attempt on this machine before that."""
+    since: float
+    """Seconds since 1970, by the store's clock."""
+
+
+class Meter:
+    """The clock and the device time of one run. Makes the file `stop` when the limit is reached."""
+
+    def __init__(self, limit: Limit, store: Store, stop: Place) -> None:
+        self.limit, self.store, self.stop = limit, store, stop
+        self.reached: str | None = None
+        """The limit that was reached, in words."""
+        self.device_s = 0.0
+        self._begun = self._counted = time.monotonic()
+        self._running: dict[str, Running] = {}
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Meter":
+        self._begun = self._counted = time.monotonic()
+        self._tick()
+        if self.limit != Limit():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with contextlib.suppress(OSError):  # a store that cannot be written says so itself
+            self.stop.unlink(missing_ok=True)
+
+    def begins(self, address: str, world: int, share: float = 1.0) -> None:
+        """A stage begins, on a share of each of `world` devices unless its live line says otherwise; they count from
+        its first sign of life, not while it waits for machines."""
+        with self._lock:
+            self._running[address] = Running(world, share, self.store.latest_attempt(address), self.store.clock())
+
+    def ends(self, address: str) -> None:
+        """A stage ended, in whatever way."""
+        self._tick()
+        with self._lock:
+            self._running.pop(address, None)
+
+    def used(self) -> str | None:
+        """How much of the limit this run has used, for people; None without a limit."""
+        return self.limit.used((time.monotonic() - self._begun) / 3600, self.device_s / 3600)
+
+    def _run(self) -> None:
+        while self.reached is None:
+            left = TICK_S if isinstance(self.store.root, Path) else TICK_THERE_S
+            if self.limit.hours is not None:
+                left = min(left, max(0.0, self._begun + 3600 * self.limit.hours - time.monotonic()))
+            if self._over.wait(left):
+                return
+            self._tick()
+
+    def _tick(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self.device_s += (now - self._counted) * sum(self._devices(d, r) for d, r in self._running.items())
+            self._counted = now
+            if self.reached is None:
+                reached = self.limit.reached((now - self._begun) / 3600, self.device_s / 3600)
+                if reached is not None:
+                    self._tell(reached)
+
+    def _tell(self, reached: str) -> None:
+        """Make the file; where an object store is away, the next tick does."""
+        self.stop.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(UrlError):
+            self.stop.write_text(reached)
+            self.reached = reached
+
+    def _devices(self, address: str, running: Running) -> float:
+        place = self.store.resume(address)
+        try:
+            if (place / LIVE).stat().st_mtime >= running.since:
+                return running.share * int(json.loads((place / LIVE).read_text())["world"])
+        except (OSError, ValueError, KeyError):
+            pass
+        began = self.store.latest_attempt(address) != running.before or self._started(place, running.since)
+        return running.share * running.world if began else 0
+
+    def _started(self, place: Place, since: float) -> bool:
+        """Whether workers of a stage of an object store were started on any machine."""
+        if isinstance(place, Path):
+            return False  # their attempt is seen
+        try:
+            return (place / START).stat().st_mtime >= since
+        except OSError:
+            return False

@@ -1,0 +1,1 @@
+"""Reasoning transfer: benchmarks of trained stages, from a pure score to a stage with samples."""

@@ -1,0 +1,74 @@
+"""How long tokenising the text of a study takes, by what texts of the same store took."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.sources.text import Text
+from harness.specs import Stage
+
+BYTES_PER_TOKEN = 4.4
+"""Of English under GPT-2's tokenizer, for the room that tokens take."""
+
+
+@dataclass(frozen=True)
+class TextRate:
+    """What tokenising reached, reading and packing included."""
+
+    bytes_per_s: float
+    hardware: str
+    """What it ran on."""
+    count: int
+    """How many texts were measured."""
+
+
+def measured(manifests: Iterable[dict[str, Any]]) -> TextRate | None:
+    """The rate of the texts that `manifests` tell of, of those on the hardware that ran the newest of them; None where
+    there are none. What a run before a restart had done is counted neither as text nor as time."""
+    texts = [m for m in manifests if m.get("kind") == Text.__name__ and _seconds(m) > 0 and _bytes(m) > 0]
+    if not texts:
+        return None
+    hardware = _hardware(max(texts, key=lambda m: str(m.get("started", ""))))
+    texts = [m for m in texts if _hardware(m) == hardware]
+    return TextRate(sum(map(_bytes, texts)) / sum(map(_seconds, texts)), hardware, len(texts))
+
+
+def _seconds(manifest: dict[str, Any]) -> float:
+    return float(manifest.get("wall_s") or 0.0)
+
+
+def _bytes(manifest: dict[str, Any]) -> int:
+    try:
+        return int(manifest["train"]["bytes"] + manifest["validation"]["bytes"] - manifest.get("found_bytes", 0))
+    except (KeyError, TypeError):
+        return 0
+
+
+def _hardware(manifest: dict[str, Any]) -> str:
+    return str((manifest.get("hardware") or {}).get("cpu") or "unknown hardware")
+
+
+def lines(left: Mapping[str, Stage], rate: TextRate | None, price: float | None = None) -> Iterator[str]:
+    """A line for every text in `left`, the stages that a store lacks by digest: its size, hours, money at `price` an
+    hour of one device that waits for it, and the room that its tokens take."""
+    from harness.plan import si
+
+    for text in left.values():
+        if not isinstance(text, Text):
+            continue
+        name = text.dataset if text.files is None else text.files
+        if text.size is None or text.documents is not None:
+            yield f"{name}: how much text it is, and how long tokenising takes, is not known"
+            continue
+        room = text.size / BYTES_PER_TOKEN * (2 if text.vocab_size <= 2**16 else 4)
+        size = f"{name}: {si(text.size)}B to tokenise, about {si(room)}B of tokens, twice that until they are packed"
+        if rate is None:
+            yield f"{size}; how long it takes is not known (no text is tokenised in this store yet)"
+            continue
+        hours = text.size / rate.bytes_per_s / 3600
+        took = f"{hours:,.1f} hours" if hours >= 0.1 else f"{hours * 3600:.3g} seconds"
+        money = f", {price * hours:,.2f} for each device that waits" if price is not None else ""
+        yield (
+            f"{size}; {took}{money} at {si(rate.bytes_per_s)}B/s, measured on {rate.count} texts of this store "
+            f"({rate.hardware})"
+        )
