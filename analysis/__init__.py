@@ -1,19 +1,18 @@
 """From the files of a study to its tables, figures, verdicts and report. Imports nothing of `harness`."""
 
+from analysis.exports import export
 from analysis.frame import DataError, load, manifests, missing
 from analysis.report import write
-from analysis.speedup import effects, pairs
-from analysis.tables import Results, export, verdict_table
+from analysis.results import Results
+from analysis.verdict_table import verdict_table
 
 __all__ = [
     "DataError",
     "Results",
-    "effects",
     "export",
     "load",
     "manifests",
     "missing",
-    "pairs",
     "verdict_table",
     "write",
 ]

@@ -1,14 +1,19 @@
 """Who is compared with whom: runs, their pairs by seed, and the cells (arm x axes without the seed) they make up."""
 
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis import numbers
-from analysis.frame import axes_of, axis_columns
-from analysis.smoothing import Curve, smooth
+from analysis.frame import axes_of, axis_column, axis_columns
+from analysis.metrics.smoothing import Curve, smooth
+from analysis.trials import domain
 
 SAME_BUDGET = 0.01
 """Text budgets that differ by less than this share count as equal."""
@@ -38,6 +43,18 @@ class Run:
     """Bits a byte per nat a token on the held-out text; NaN where it has no bytes."""
     machine: tuple[Any, ...]
     """Hardware and thread count: runs of a pair should agree on them."""
+    domain: str
+    """Name of the text."""
+    tokenizer: str
+    """Digest of what turns the text into tokens."""
+    validation: str
+    """Digest of the held-out sequences: losses on unlike ones do not compare."""
+    params: int
+    """Parameters of the body, without embeddings and head."""
+    complexity: float
+    """Mean gzip ratio of what the first stage was trained on, as measured; NaN where it was not."""
+    bits_per_byte: float
+    """Held-out bits a byte at the end; NaN where the text has no bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +78,52 @@ class Cell:
     axes: dict[str, Any]
     pairs: list[Pair]
     differs_in: str
+    horizons: int = 1
+    """Text budgets, each trained to the end of its schedule, that its curves lie across; 1 for curves of one run."""
+
+    @property
+    def unlike(self) -> str:
+        """Why losses of the two sides cannot be compared: "tokenizers", "validation sets", or ""."""
+        both = [(t, b) for _, t, b in self.finished()]
+        if any(t.tokenizer != b.tokenizer for t, b in both):
+            return "tokenizers"
+        return "validation sets" if any(t.validation != b.validation for t, b in both) else ""
+
+    @property
+    def sets(self) -> str:
+        """Digests of what the two sides are measured with: held-out sequences, or tokenizers where those differ."""
+        kind = "tokenizer" if self.unlike == "tokenizers" else "validation"
+        both = {getattr(run, kind) for _, t, b in self.finished() for run in (t, b)}
+        return " / ".join(sorted(both))
+
+    @property
+    def domain(self) -> str:
+        """Name of the text that the arm is trained on; "" while no pair is finished."""
+        return next((t.domain for _, t, _ in self.finished()), "")
+
+    @property
+    def params(self) -> float:
+        """Parameters of the body; NaN while no pair is finished."""
+        return self._mean(lambda run: run.params)
+
+    @property
+    def complexity(self) -> float:
+        """Measured gzip ratio of the first stage's data; NaN where there is none."""
+        return self._mean(lambda run: run.complexity)
+
+    @property
+    def syn_tokens(self) -> float:
+        """Tokens of the stages before the text; NaN while no pair is finished."""
+        return self._mean(lambda run: run.before_tokens)
+
+    @property
+    def text_tokens(self) -> float:
+        """Text tokens of the arm; NaN while no pair is finished."""
+        return self._mean(lambda run: run.text_tokens)
+
+    def _mean(self, facet: Callable[[Run], float]) -> float:
+        values = [facet(t) for _, t, _ in self.finished()]
+        return sum(values) / len(values) if values else math.nan
 
     @property
     def same_budget(self) -> bool:
@@ -74,17 +137,27 @@ class Cell:
 
     def readable(self) -> list[tuple[Any, Curve, Curve]]:
         """(seed, treated curve, baseline curve) of the pairs that an estimate can be read from."""
+        if self.unlike:
+            return []
         return [(s, t.curve, b.curve) for s, t, b in self.finished() if t.curve and b.curve]
 
 
-def cells(frame: pd.DataFrame, plan: dict[str, Any], stages: dict[str, dict[str, Any]]) -> list[Cell]:
-    """The cells of every arm but the baseline, in the plan's order; `stages` are manifests by digest."""
+def cells(
+    frame: pd.DataFrame, plan: dict[str, Any], stages: dict[str, dict[str, Any]], against: str | None = None
+) -> list[Cell]:
+    """The cells of every arm but `against`, in the plan's order; `stages` are manifests by digest.
+
+    `against` is an arm, the study's baseline unless given. A pair is two points that agree on every axis that both
+    arms name, the seed among them; axes that only `against` names make a cell each.
+    """
     text = frame[frame["phase"] == "pre-training"]
     curves = {
         stage: (rows["tokens"].to_numpy(float), rows["loss_nats"].to_numpy(float))
         for stage, rows in text.drop_duplicates(["stage", "tokens"]).groupby("stage", sort=False)
     }
     points = plan["points"]
+    other = plan["baseline"] if against is None else against
+    partners = _partners(points, other)
     runs: dict[int, Run | None] = {}
 
     def run(index: int | None) -> Run | None:
@@ -96,21 +169,101 @@ def cells(frame: pd.DataFrame, plan: dict[str, Any], stages: dict[str, dict[str,
 
     found: dict[tuple[Any, ...], Cell] = {}
     for index, point in enumerate(points):
-        if point["arm"] == plan["baseline"]:
+        if point["arm"] == other:
             continue
-        axes = axes_of(plan, point)
-        seed = axes.pop("seed")
-        key = (point["arm"], *axes.values())
-        cell = found.setdefault(key, Cell(point["arm"], axes, [], "; ".join(point["differs_in"])))
-        cell.pairs.append(Pair(seed, run(index), run(point["baseline"])))
+        for partner in partners(index):
+            both = {**points[partner]["axes"], **point["axes"]} if partner is not None else point["axes"]
+            axes = axes_of(plan, {"axes": both})
+            seed = axes.pop("seed")
+            key = (point["arm"], *axes.values())
+            differs = point["differs_in"] if against is None else []
+            cell = found.setdefault(key, Cell(point["arm"], axes, [], "; ".join(differs)))
+            cell.pairs.append(Pair(seed, run(index), run(partner)))
     return list(found.values())
+
+
+def _partners(points: list[dict[str, Any]], against: str) -> Callable[[int], list[int | None]]:
+    """For the number of a point those of `against` that agree with it on the axes that both name; [None] for none."""
+    others = [(i, p["axes"]) for i, p in enumerate(points) if p["arm"] == against]
+    tables: dict[tuple[str, ...], dict[str, list[int | None]]] = {}
+
+    def find(index: int) -> list[int | None]:
+        axes = points[index]["axes"]
+        shared = tuple(sorted(set(axes) & set(others[0][1]))) if others else ()
+        if shared not in tables:
+            tables[shared] = {}
+            for i, their in others:
+                tables[shared].setdefault(_canonical([their[a] for a in shared]), []).append(i)
+        return tables[shared].get(_canonical([axes[a] for a in shared]), [None])
+
+    return find
+
+
+Facet = Literal["domain", "params", "complexity", "syn_tokens", "text_tokens"]
+"""A measured property of cells that an axis of a study may move, whatever the axis is called."""
+
+
+def groups(cells: Iterable[Cell], along: Facet) -> list[tuple[str, list[Cell]]]:
+    """Cells of an arm that agree on every axis but those that move `along`, in its order, each with what the group is
+    called. Only groups with at least two distinct values; other facets but `domain` may move with those axes."""
+    by_arm: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.finished() and getattr(cell, along) == getattr(cell, along):  # not NaN
+            by_arm.setdefault(cell.arm, []).append(cell)
+    found = []
+    for arm, members in by_arm.items():
+        moving = _moving(members, along)
+        sets: dict[str, list[Cell]] = {}
+        for cell in members:
+            fixed = {a: v for a, v in cell.axes.items() if a not in moving}
+            key = _canonical([fixed, "" if along == "domain" else cell.domain])
+            sets.setdefault(key, []).append(cell)
+        varying = [a for a in members[0].axes if a not in moving and len({str(c.axes[a]) for c in members}) > 1]
+        for group in sets.values():
+            if len({_place(cell, along) for cell in group}) > 1:
+                named = [f"{a} {_short(group[0].axes[a])}" for a in varying if group[0].axes[a] is not None]
+                found.append((", ".join([arm, *named]), sorted(group, key=lambda c: getattr(c, along))))
+    return found
+
+
+def _place(cell: Cell, along: Facet) -> Any:
+    """Where a cell lies along a facet. A measured complexity counts to two decimals: below that it is the sample of
+    rules that differs, not the band."""
+    return round(cell.complexity, 2) if along == "complexity" else getattr(cell, along)
+
+
+def _moving(cells: list[Cell], along: Facet) -> set[str]:
+    """Axes of which a change alone changes the facet."""
+    moving = set()
+    for axis in cells[0].axes:
+        values: dict[str, set[Any]] = {}
+        for cell in cells:
+            rest = _canonical({a: v for a, v in cell.axes.items() if a != axis})
+            values.setdefault(rest, set()).add(_place(cell, along))
+        if any(len(v) > 1 for v in values.values()):
+            moving.add(axis)
+    return moving
 
 
 def label(arm: str, axes: dict[str, Any], plan: dict[str, Any]) -> str:
     """The arm and those axes that take more than one value in the study: "nca, band 0.2-0.3"."""
-    varying = {axis for axis in axis_columns(plan) if len({str(axes_of(plan, p)[axis]) for p in plan["points"]}) > 1}
-    shown = [f"{k} {_short(v)}" for k, v in axes.items() if v is not None and k in varying]
-    return ", ".join([arm, *shown])
+    return labeller(plan)(arm, axes)
+
+
+def labeller(plan: dict[str, Any]) -> Callable[[str, dict[str, Any]], str]:
+    """`label` for many cells of one study."""
+    names = {axis_column(axis): axis for axis in plan["axes"]}
+    values: dict[str, set[str]] = {}
+    for point in plan["points"]:
+        for axis, value in axes_of(plan, point).items():
+            values.setdefault(axis, set()).add(str(value))
+    varying = {axis for axis in axis_columns(plan) if len(values.get(axis, ())) > 1}
+
+    def name(arm: str, axes: dict[str, Any]) -> str:
+        shown = [f"{names.get(k, k)} {_short(v)}" for k, v in axes.items() if v is not None and k in varying]
+        return ", ".join([arm, *shown])
+
+    return name
 
 
 def _short(value: Any) -> str:
@@ -153,6 +306,9 @@ def _run(
     undecayed = horizon is not None and horizon > point["tokens"][-1]
     bits = None if bad else last["held_out"].get("loss_bits_per_byte")
     before = [stages[d] for d in point["chain"][:-1] if d in stages]
+    spec = last["spec"]
+    source = (spec.get("corpus") or {}).get("source") or {}
+    scores = [d["complexity"] for d in before if d.get("complexity") is not None]
     return Run(
         stage=digest,
         tokens=tokens,
@@ -166,4 +322,24 @@ def _run(
         schedule=recipe["schedule"] + (", undecayed" if undecayed else ""),
         bits_per_nat=bits / last["held_out"]["loss_nats"] if bits else float("nan"),
         machine=(last["hardware"].get("cpu"), last["hardware"].get("gpu"), last["threads"]),
+        domain=domain(source),
+        tokenizer=_digest(source.get("tokenizer")),
+        validation=_digest([source, _windows(spec)]),
+        params=int(last.get("params_body", last.get("params", 0))),
+        complexity=scores[0] if scores else math.nan,
+        bits_per_byte=bits or math.nan,
     )
+
+
+def _windows(spec: dict[str, Any]) -> list[Any]:
+    """What decides which held-out sequences a stage is measured on, beside its source."""
+    evaluation = spec.get("evaluation") or {}
+    return [evaluation.get("sequences"), evaluation.get("skip"), (spec.get("model") or {}).get("context")]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,35 +1,37 @@
-"""The one table everything else is computed from: points of a study joined with the curves of their stages.
+"""The one table everything else is computed from: points of a study joined with the curves of their stages."""
 
-Reads the files of a store as data; no class of the harness is needed to understand them.
-"""
-
-import hashlib
-import itertools
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-FORMAT = 1
-"""The format of points.json and manifest.json that this code reads."""
+from analysis.stored import Curves, DataError, attempt, no_collection, read_curves, read_plan, read_stages, readable
+
+__all__ = ["DataError", "attempt", "read_plan", "readable"]
 
 MEASURES = (
     "step", "tokens", "tokens_total", "flops_total", "params", "loss_nats", "loss_bits_per_byte", "accuracy",
-    "induction_nats", "train_loss_nats", "wall_s", "device_s", "tokens_per_s", "data_wait", "differs_in", "schedule",
-    "status", "stage",
+    "induction_nats", "train_loss_nats", "grad_norm", "wall_s", "device_s", "tokens_per_s", "mfu", "data_wait",
+    "memory_bytes", "differs_in", "schedule", "status", "stage",
 )  # fmt: skip
 """Columns of the frame after study, arm, axes, seed and phase."""
 
 CURVE_FIELDS = (
-    "loss_nats", "loss_bits_per_byte", "accuracy", "induction_nats", "train_loss_nats", "wall_s", "device_s",
-    "tokens_per_s", "data_wait",
+    "loss_nats", "loss_bits_per_byte", "accuracy", "induction_nats", "train_loss_nats", "grad_norm", "wall_s",
+    "device_s", "tokens_per_s", "mfu", "data_wait", "memory_bytes",
 )  # fmt: skip
 
 
-class DataError(ValueError):
-    """A store or an export that cannot be read: one line that names the file and what is wrong with it."""
+class Study(NamedTuple):
+    """What a store knows of a study, every file read once."""
+
+    plan: dict[str, Any]
+    stages: dict[str, dict[str, Any]]
+    """Manifests of finished stages by digest."""
+    frame: pd.DataFrame
+    missing: pd.DataFrame
 
 
 def axis_column(axis: str) -> str:
@@ -65,52 +67,45 @@ def axes_of(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     return {**found, "seed": point["axes"].get("seed", 0)}
 
 
-def read_plan(store: Path | str, study: str) -> dict[str, Any]:
-    """points.json of a study. Raises DataError where there is none or it is damaged."""
-    directory = Path(store) / "studies"
-    path = directory / study / "points.json"
-    if not path.is_file():
-        known = sorted(p.parent.name for p in directory.glob("*/points.json"))
-        raise DataError(f"{path}: no such study; this store has {', '.join(known) or 'none'}")
-    plan = _json(path, path.read_bytes())
-    lacking = [k for k in ("study", "baseline", "arms", "axes", "points", "stages", "hash") if k not in plan]
-    if lacking:
-        raise DataError(f"{path}: lacks {', '.join(lacking)}; register the study again")
-    return plan
+def read_study(store: Path | str, study: str) -> Study:
+    """Everything about a study in a directory. Raises DataError where a stage is damaged or half written."""
+    with no_collection():
+        return _read_study(store, study)
 
 
-def attempt(store: Path | str, digest: str) -> Path | None:
-    """The directory of a finished stage, or None while it is not DONE. Raises DataError where it is damaged."""
-    done = Path(store) / "stages" / digest / "DONE"
-    if not done.is_file():
-        return None
-    directory = done.parent / str(_json(done, done.read_bytes(), ("attempt", "files"))["attempt"])
-    if not directory.is_dir():
-        raise DataError(
-            f"{directory}: DONE names this attempt, but it is not there; delete DONE and run the stage again"
-        )
-    return directory
+def _read_study(store: Path | str, study: str) -> Study:
+    plan = read_plan(store, study)
+    attempts, documents = read_stages(store, plan["stages"])
+    whole = [point for point in plan["points"] if all(digest in documents for digest in point["chain"])]
+    trained = dict.fromkeys(digest for point in whole for digest in point["chain"])
+    curves = read_curves({digest: attempts[digest] for digest in trained}, CURVE_FIELDS)
+    for point in whole:
+        digest = point["stage"]
+        measured, budget = curves.values["tokens"][curves.rows[digest]][-1], documents[digest]["tokens"]
+        if measured < budget and documents[digest]["status"] == "finished":
+            path = f"{attempts[digest].directory}/curve.jsonl"
+            raise DataError(f"{path}: ends at {measured} of {budget} tokens; delete the stage's DONE and run it again")
+    return Study(plan, documents, _frame(plan, whole, documents, curves), _missing(plan, documents))
 
 
 def manifests(store: Path | str, study: str) -> dict[str, dict[str, Any]]:
     """Manifests of the study's finished stages by digest. Raises DataError where one is damaged."""
-    found = {}
-    for digest in read_plan(store, study)["stages"]:
-        directory = attempt(store, digest)
-        if directory is not None:
-            found[digest] = _json(
-                directory / "manifest.json", _published(directory, "manifest.json"), ("kind", "status")
-            )
-    return found
+    store = readable(store, study)
+    return read_stages(store, read_plan(store, study)["stages"])[1]
 
 
 def missing(store: Path | str, study: str) -> pd.DataFrame:
     """One row per point that the frame lacks: arm, axes, seed, and the first stage of its chain that is not DONE."""
+    store = readable(store, study)
     plan = read_plan(store, study)
-    done = {d for d in plan["stages"] if attempt(store, d) is not None}
+    return _missing(plan, [digest for digest in plan["stages"] if attempt(store, digest) is not None])
+
+
+def _missing(plan: dict[str, Any], done: Iterable[str]) -> pd.DataFrame:
+    there = set(done)
     rows = []
     for point in plan["points"]:
-        waiting = [d for d in point["chain"] if d not in done]
+        waiting = [d for d in point["chain"] if d not in there]
         if waiting:
             label = plan["stages"].get(waiting[0], {}).get("label", "")
             rows.append({"arm": point["arm"], **axes_of(plan, point), "stage": waiting[0], "label": label})
@@ -119,35 +114,27 @@ def missing(store: Path | str, study: str) -> pd.DataFrame:
 
 def load(store: Path | str, study: str) -> pd.DataFrame:
     """The frame: one row per (study, arm, axes..., seed, phase, tokens); points that are not finished are absent.
+    `store` is a directory, or the URL of one in an object store.
 
     `phase` is "pre-training" for the last stage of a chain and "pre-pre-training" before it (numbered where there
     are several). `tokens` counts within the stage; `tokens_total` and `flops_total` include every stage before it,
     the latter also the FLOPs of generating synthetic tokens. A loss that was not finite is NaN.
     Raises DataError where a stage is damaged or half written.
     """
-    plan = read_plan(store, study)
-    documents = manifests(store, study)
-    curves: dict[str, list[dict[str, Any]]] = {}
-    rows: list[dict[str, Any]] = []
-    for point in plan["points"]:
-        if any(digest not in documents for digest in point["chain"]):
-            continue
-        for digest in point["chain"]:
-            if digest not in curves:
-                curves[digest] = _curve(store, digest)
-        rows += _point_rows(plan, point, documents, curves)
-    frame = table(rows, [*key_columns(plan)[:-1], *MEASURES], plan)
-    frame[list(CURVE_FIELDS)] = frame[list(CURVE_FIELDS)].astype(float)
-    return check_key(frame, plan)
+    return read_study(readable(store, study), study).frame
 
 
 def table(rows: list[dict[str, Any]], columns: list[str], plan: dict[str, Any]) -> pd.DataFrame:
     """A table of `rows`. An axis that some rows do not name keeps its values as they are, with None: 6 stays 6."""
     frame = pd.DataFrame(rows, columns=columns)
     for axis in axis_columns(plan):
-        values = [row.get(axis) for row in rows]
-        frame[axis] = pd.Series(values, dtype=object if None in values else None, index=frame.index)
+        frame[axis] = axis_values([row.get(axis) for row in rows])
     return frame
+
+
+def empty_frame(plan: dict[str, Any]) -> pd.DataFrame:
+    """The frame of a study of which nothing is finished."""
+    return table([], [*key_columns(plan)[:-1], *MEASURES], plan).astype(dict.fromkeys(CURVE_FIELDS, float))
 
 
 def check_key(frame: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
@@ -159,6 +146,11 @@ def check_key(frame: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
     return frame
 
 
+def axis_values(values: Sequence[Any]) -> pd.Series:
+    """Values of an axis as a column. With None among them they are kept as they are: 6 stays 6."""
+    return pd.Series(values, dtype=object if any(v is None for v in values) else None)
+
+
 def phases(chain: Iterable[str]) -> list[str]:
     """The name of every stage of a chain, in order."""
     before = len(list(chain)) - 1
@@ -166,77 +158,82 @@ def phases(chain: Iterable[str]) -> list[str]:
     return [*names, "pre-training"]
 
 
-def _point_rows(
+class _Part(NamedTuple):
+    """One stage of one point."""
+
+    point: int
+    phase: str
+    stage: str
+    tokens_before: int
+    flops_before: int
+
+
+def _frame(
     plan: dict[str, Any],
-    point: dict[str, Any],
-    documents: dict[str, dict[str, Any]],
-    curves: dict[str, list[dict[str, Any]]],
-) -> list[dict[str, Any]]:
-    rows = []
-    tokens_before = flops_before = 0
-    for phase, digest in zip(phases(point["chain"]), point["chain"], strict=True):
-        document = documents[digest]
-        flops = document["flops"] + document.get("generation_flops", 0)
-        for measured in curves[digest]:
-            rows.append(
-                {
-                    "study": plan["study"],
-                    "arm": point["arm"],
-                    **axes_of(plan, point),
-                    "phase": phase,
-                    "step": measured["step"],
-                    "tokens": measured["tokens"],
-                    "tokens_total": tokens_before + measured["tokens"],
-                    "flops_total": flops_before + round(flops * measured["tokens"] / document["tokens"]),
-                    "params": document["params"],
-                    **{name: measured.get(name) for name in CURVE_FIELDS},
-                    "differs_in": "; ".join(point["differs_in"]),
-                    "schedule": document["spec"]["recipe"]["schedule"],
-                    "status": document["status"],
-                    "stage": digest,
-                }
-            )
-        tokens_before += document["tokens"]
-        flops_before += flops
-    return rows
+    points: Sequence[dict[str, Any]],
+    documents: Mapping[str, dict[str, Any]],
+    curves: Curves,
+) -> pd.DataFrame:
+    """The frame of `points` whose stages are all finished, column by column."""
+    parts = list(_parts(points, documents))
+    if not parts:
+        return empty_frame(plan)
+    places = [curves.rows[part.stage] for part in parts]
+    lengths = np.array([place.stop - place.start for place in places])
+    part_of = np.repeat(np.arange(len(parts)), lengths)
+    row = np.arange(lengths.sum()) + np.repeat(
+        np.array([place.start for place in places]) - np.cumsum(lengths) + lengths, lengths
+    )
+    axes = [axes_of(plan, point) for point in points]
+    of_part = {
+        "study": [plan["study"]] * len(parts),
+        "arm": [points[part.point]["arm"] for part in parts],
+        "seed": [axes[part.point]["seed"] for part in parts],
+        "phase": [part.phase for part in parts],
+        "params": [documents[part.stage]["params"] for part in parts],
+        "differs_in": ["; ".join(points[part.point]["differs_in"]) for part in parts],
+        "schedule": [documents[part.stage]["spec"]["recipe"]["schedule"] for part in parts],
+        "status": [documents[part.stage]["status"] for part in parts],
+        "stage": [part.stage for part in parts],
+    }
+    short = {name: pd.Series(values) for name, values in of_part.items()}
+    short |= {axis: axis_values([axes[part.point][axis] for part in parts]) for axis in axis_columns(plan)}
+    found: dict[str, Any] = {name: v.take(part_of).reset_index(drop=True) for name, v in short.items()}
+    found |= {name: curves.values[name][row] for name in ("step", "tokens", *CURVE_FIELDS)}
+    found["tokens_total"] = found["tokens"] + np.repeat([part.tokens_before for part in parts], lengths)
+    spent = _flops_at(documents, curves)
+    found["flops_total"] = pd.Series([part.flops_before + flops for part in parts for flops in spent[part.stage]])
+    frame = pd.DataFrame({name: found[name] for name in (*key_columns(plan)[:-1], *MEASURES)})
+    # Tokens ascend within a stage, so that rows can only be equal where the keys of two parts are.
+    keys = pd.DataFrame({name: short[name] for name in key_columns(plan)[:-1]})
+    return check_key(frame, plan) if keys.duplicated().any() else frame
 
 
-def _curve(store: Path | str, digest: str) -> list[dict[str, Any]]:
-    directory = attempt(store, digest)
-    assert directory is not None
-    path = directory / "curve.jsonl"
-    lines = _published(directory, "curve.jsonl").splitlines()
-    rows = [_json(path, line, ("step", "tokens", "loss_nats")) for line in lines if line.strip()]
-    if not rows:
-        raise DataError(f"{path}: has no evaluation; delete the stage's DONE and run it again")
-    if any(b["tokens"] <= a["tokens"] for a, b in itertools.pairwise(rows)):
-        raise DataError(f"{path}: its tokens do not ascend; delete the stage's DONE and run it again")
-    return rows
+def _parts(points: Sequence[dict[str, Any]], documents: Mapping[str, dict[str, Any]]) -> Iterable[_Part]:
+    for i, point in enumerate(points):
+        tokens = flops = 0
+        for phase, digest in zip(phases(point["chain"]), point["chain"], strict=True):
+            yield _Part(i, phase, digest, tokens, flops)
+            tokens += documents[digest]["tokens"]
+            flops += sum(spent_flops(documents[digest]))
 
 
-def _published(directory: Path, name: str) -> bytes:
-    """The bytes of a file, equal to those that DONE vouches for."""
-    path = directory / name
-    if not path.is_file():
-        raise DataError(f"{path}: the stage is DONE without it; delete its DONE and run it again")
-    content = path.read_bytes()
-    done = directory.parent / "DONE"
-    promised = _json(done, done.read_bytes(), ("attempt", "files"))["files"].get(name, {}).get("sha256")
-    if promised is not None and promised != hashlib.sha256(content).hexdigest():
-        raise DataError(f"{path}: differs from the checksum in DONE; delete DONE and run the stage again")
-    return content
+def _flops_at(documents: Mapping[str, dict[str, Any]], curves: Curves) -> dict[str, list[int]]:
+    """FLOPs of a stage, generation included, at its evaluations, by digest. In whole numbers of Python: the products
+    are beyond 64 bits."""
+    found = {}
+    for digest, place in curves.rows.items():
+        flops, tokens = sum(spent_flops(documents[digest])), documents[digest]["tokens"] or 1
+        found[digest] = [round(flops * measured / tokens) for measured in curves.values["tokens"][place].tolist()]
+    return found
 
 
-def _json(path: Path, content: bytes, fields: Iterable[str] = ()) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); it was damaged or half written") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, not an object; it was damaged")
-    lacking = [name for name in fields if name not in value]
-    if lacking:
-        raise DataError(f"{path}: lacks {', '.join(lacking)}; it was damaged or written by another version")
-    if value.get("format", FORMAT) != FORMAT:
-        raise DataError(f"{path}: format {value['format']}, this analysis reads format {FORMAT}; use its version")
-    return value
+def spent_flops(document: dict[str, Any]) -> tuple[int, int]:
+    """FLOPs of training, and of generating its tokens, that a stage has taken by its manifest. That names those of the
+    whole budget, also where the run diverged before its end."""
+    training, generation = int(document.get("flops") or 0), int(document.get("generation_flops") or 0)
+    budget = (document.get("spec") or {}).get("tokens")
+    if document["status"] == "finished" or not budget:
+        return training, generation
+    done = document["tokens"]
+    return round(training * done / budget), round(generation * done / budget)

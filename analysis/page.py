@@ -1,8 +1,14 @@
 """Blocks of a report and their two forms: one self-contained HTML page, and Markdown."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
+
+from analysis.figures.script import CSS, SCRIPT
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+"""What a browser lets the page do: show itself, and load nothing."""
 
 STYLE = """
 :root { --ink: #1d1f21; --soft: #62676c; --line: #e4e4e0; --accent: #0072b2; --paper: #ffffff; --wash: #f7f7f4; }
@@ -32,6 +38,19 @@ tr:has(+ .why) td { border-bottom: 0; padding-bottom: 2px; }
 .why td { font-weight: 400; color: var(--soft); padding: 0 0 12px; }
 .why div { position: sticky; left: 0; max-width: min(60em, calc(100vw - 32px)); white-space: normal; }
 td strong { color: var(--accent); font-weight: 650; }
+.columns { display: grid; gap: 8px 48px; } .columns > * { min-width: 0; } .columns .figures { margin-top: 0; }
+@media (min-width: 1200px) { main:has(.columns) { max-width: 1320px; }
+  .columns { grid-template-columns: minmax(0, 1.75fr) minmax(0, 1fr); align-items: start; }
+  .columns td, .columns th { padding-right: 12px; } .columns th { white-space: normal; }
+  .columns td:first-child, .columns td:last-child { white-space: normal; } }
+.contents { font-size: .875rem; margin: 0 0 20px; padding: 0; list-style: none; display: flex; flex-wrap: wrap;
+  gap: 4px 20px; } .contents li { max-width: none; }
+a { color: var(--accent); text-decoration-thickness: 1px; text-underline-offset: 2px; }
+td:first-child a { color: inherit; text-decoration-color: var(--soft); }
+details.section { margin: 64px 0 0; padding-top: 18px; border-top: 1px solid var(--line); }
+details.section > summary { color: var(--ink); margin-bottom: 10px; }
+details.section > summary > h2 { display: inline; margin: 0; padding: 0; border: 0; }
+h2:target, h3:target { outline: 3px solid #cfe4f2; outline-offset: 4px; } [id] { scroll-margin-top: 16px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 28px 40px;
   margin: 18px 0; }
 figure { margin: 0; max-width: 560px; } figure svg { width: 100%; height: auto; display: block; }
@@ -42,16 +61,28 @@ figcaption { color: var(--soft); font-size: .8125rem; line-height: 1.45; margin-
 pre { background: var(--wash); padding: 12px 14px; overflow-x: auto;
   font: .8125rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
-@media (max-width: 600px) { main { padding: 28px 16px 64px; } h2 { margin-top: 44px; } }
-@media print { main { padding: 0; } h2 { break-after: avoid; }
+@media (max-width: 600px) { main { padding: 28px 16px 64px; } h2, details.section { margin-top: 44px; }
+  details.section > summary > h2 { margin: 0; }
+  td:first-child { white-space: normal; min-width: 9em; } th, td { padding-right: 14px; } }
+@media print { main { padding: 0; } h2 { break-after: avoid; } .contents { display: none; }
+  th, td { white-space: normal; padding-right: 12px; } td.number { white-space: nowrap; }
+  .figures { grid-template-columns: 1fr 1fr; gap: 18px 24px; } .columns .figures { grid-template-columns: 1fr; }
   figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 
 
 @dataclass(frozen=True)
 class Heading:
+    """A heading; with an `id`, unique in the page, it can be linked to and stands in the table of contents."""
+
     text: str
     level: int = 2
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Links to all headings of level 2 that have an id, sections included."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +104,8 @@ class Finding:
 class Table:
     """Cells are text, or (value, detail) where the detail stands below in small print. `numbers` are the columns
     aligned to the right, `long` those that wrap; cells that start with one of `accent` stand out. `notes`, if given,
-    are a sentence for every row: below it on the page, a last column in Markdown."""
+    are a sentence for every row: below it on the page, a last column in Markdown. `links`, if given, are the ids that
+    the first cell of every row leads to ("" for none)."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | tuple[str, str]]]
@@ -81,6 +113,23 @@ class Table:
     long: Sequence[int] = ()
     accent: Sequence[str] = ()
     notes: Sequence[str] = ()
+    links: Sequence[str] = ()
+
+
+SHOWN = 24
+"""Rows of a long table that are open to view."""
+
+
+def folded(table: Table, shown: int = SHOWN, what: str = "rows") -> list["Block"]:
+    """The first `shown` rows of a table, and the others folded under it."""
+
+    def part(rows: slice) -> Table:
+        return replace(table, rows=table.rows[rows], notes=table.notes[rows], links=table.links[rows])
+
+    if len(table.rows) <= shown:
+        return [table]
+    more = Details(f"{len(table.rows) - shown} more {what}", [part(slice(shown, None))])
+    return [part(slice(shown)), more]
 
 
 @dataclass(frozen=True)
@@ -112,16 +161,36 @@ class Details:
     blocks: Sequence["Block"] = field(default_factory=list)
 
 
-Block = Heading | Text | Finding | Table | Figures | Code | Details
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a heading of level 2 that a reader can fold away; `open` as the page is opened."""
+
+    heading: Heading
+    blocks: Sequence["Block"] = field(default_factory=list)
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Two columns, the left one wider, where the screen is wide; else one below the other."""
+
+    left: Sequence["Block"]
+    right: Sequence["Block"]
+
+
+Block = Heading | Contents | Text | Finding | Table | Figures | Code | Details | Section | Columns
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:
     """The page, with everything it needs inside."""
-    body = "\n".join(_html(b) for b in blocks)
+    contents = _contents(list(_headings(blocks)))
+    body = _own_ids("\n".join(_html(b) for b in blocks)).replace(CONTENTS, contents)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>{STYLE}{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n<script>{SCRIPT}</script>\n"
+        "</body>\n</html>\n"
     )
 
 
@@ -130,10 +199,47 @@ def markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(filter(None, (_markdown(b) for b in blocks))) + "\n"
 
 
+CONTENTS = "<!-- contents -->"
+
+
+def _headings(blocks: Sequence[Block]) -> Iterator[Heading]:
+    for block in blocks:
+        match block:
+            case Heading(_, 2, id) if id:
+                yield block
+            case Section(heading, inner):
+                yield from _headings([heading, *inner])
+            case Details(_, inner):
+                yield from _headings(inner)
+            case Columns(left, right):
+                yield from _headings([*left, *right])
+
+
+def _contents(headings: Sequence[Heading]) -> str:
+    items = "".join(f'<li><a href="#{escape(h.id)}">{escape(h.text)}</a></li>' for h in headings)
+    return f'<nav aria-label="contents"><ul class="contents">{items}</ul></nav>' if items else ""
+
+
+def _own_ids(body: str) -> str:
+    """Every <svg> with ids of its own: two figures may hold the same clip path or marker under the same id."""
+    parts = re.split(r"(<svg\b.*?</svg>)", body, flags=re.DOTALL)
+    for n in range(1, len(parts), 2):
+        names: dict[str, str] = {}
+
+        def own(match: re.Match[str], n: int = n, names: dict[str, str] = names) -> str:
+            return f"{match[1]}{names.setdefault(match[2], f'g{n // 2}-{len(names)}')}{match[3]}"
+
+        parts[n] = re.sub(r'((?: id="|href="#|url\(#))([^")]+)(["\)])', own, parts[n])
+    return "".join(parts)
+
+
 def _html(block: Block) -> str:
     match block:
-        case Heading(text, level):
-            return f"<h{level}>{escape(text)}</h{level}>"
+        case Heading(text, level, id):
+            anchor = f' id="{escape(id)}"' if id else ""
+            return f"<h{level}{anchor}>{escape(text)}</h{level}>"
+        case Contents():
+            return CONTENTS
         case Text(text, kind):
             return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
         case Finding(sentences):
@@ -148,6 +254,12 @@ def _html(block: Block) -> str:
             return f"<pre>{escape(text)}</pre>"
         case Details(summary, blocks):
             return f"<details><summary>{escape(summary)}</summary>" + "\n".join(map(_html, blocks)) + "</details>"
+        case Section(heading, blocks, unfolded):
+            start = f'<details class="section"{" open" * unfolded}><summary>{_html(heading)}</summary>'
+            return start + "\n".join(map(_html, blocks)) + "</details>"
+        case Columns(left, right):
+            sides = ["\n".join(map(_html, side)) for side in (left, right)]
+            return f'<div class="columns"><div>{sides[0]}</div><div>{sides[1]}</div></div>'
 
 
 def _html_strips(strips: Strips) -> str:
@@ -169,7 +281,10 @@ def _html_table(table: Table) -> str:
     head = f"<thead><tr>{head}</tr></thead>" if head else ""
     rows = ""
     for number, row in enumerate(table.rows):
-        rows += "<tr>" + "".join(f"<td{kind(i)}>{content(c)}</td>" for i, c in enumerate(row)) + "</tr>"
+        cells = [content(c) for c in row]
+        if table.links and table.links[number]:
+            cells[0] = f'<a href="#{escape(table.links[number])}">{cells[0]}</a>'
+        rows += "<tr>" + "".join(f"<td{kind(i)}>{c}</td>" for i, c in enumerate(cells)) + "</tr>"
         if table.notes:
             rows += f'<tr class="why"><td colspan="{len(row)}"><div>{escape(table.notes[number])}</div></td></tr>'
     return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
@@ -179,6 +294,8 @@ def _markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {text}"
+        case Contents():
+            return ""
         case Text(text, _):
             return text
         case Finding(sentences):
@@ -197,4 +314,8 @@ def _markdown(block: Block) -> str:
         case Code(text):
             return f"```\n{text}\n```"
         case Details(summary, blocks):
-            return "\n\n".join([f"**{summary}**", *map(_markdown, blocks)])
+            return "\n\n".join([f"**{summary}**", *filter(None, map(_markdown, blocks))])
+        case Section(heading, blocks):
+            return "\n\n".join(filter(None, map(_markdown, [heading, *blocks])))
+        case Columns(left, right):
+            return "\n\n".join(filter(None, map(_markdown, [*left, *right])))

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis import numbers
+from analysis.metrics.effects import EXPLORATORY
 
 LEAST_PAIRS = 4
 ALPHA = 0.05
+EXPLORATORY_ALPHA = 0.10
+"""Share of false discoveries among cells that no claim was registered for."""
 
 
 class Verdict(NamedTuple):
@@ -24,12 +27,15 @@ def decide(effect: Mapping[str, Any], learned: str, sesoi: float, baseline: str,
 
     `learned` is the learned check of the arm's first stage ("yes", "no", "one run", or "" where it has none), `sesoi`
     the smallest speedup of interest, registered with the study; `baseline` and `name` are what the sentence calls
-    the two sides. In order: unlike text budgets and
-    too few pairs carry no verdict; excess divergence caps at inconclusive; *supported* needs
-    the adjusted p below 5 %, a speedup of at least `sesoi` and a learned first stage; *contradicted* that a speedup of
+    the two sides. In order: unlike validation sets, tokenizers or text budgets and too few pairs carry no verdict;
+    excess divergence caps at inconclusive; *supported* needs the adjusted p below 5 % (10 % of false discoveries where
+    cells are exploratory), a speedup of at least `sesoi` and a learned first stage; *contradicted* that a speedup of
     `sesoi` is excluded; one cosine horizon caps both at *indicative*.
     """
     n, speedup = int(effect["n_pairs"]), float(effect["speedup"])
+    if effect.get("unlike"):
+        return Verdict(f"not comparable ({effect['unlike']} differ)", _unlike(effect, baseline, name))
+    alpha = EXPLORATORY_ALPHA if effect.get("family") == EXPLORATORY else ALPHA
     if n and effect["gap_kind"] == "own ends":
         return Verdict("no verdict (text budgets differ)", _ends(effect, baseline, name))
     if n < LEAST_PAIRS:
@@ -40,12 +46,12 @@ def decide(effect: Mapping[str, Any], learned: str, sesoi: float, baseline: str,
         text = f"{name} diverged in {arm} of its runs and {baseline} in {base}"
         return Verdict("inconclusive", f"{text}: the pairs that are left are a selection.")
 
-    better = effect["p_adj"] < ALPHA and speedup > 1
-    excluded = effect["p_sesoi_adj"] < ALPHA and speedup < sesoi
-    worse = effect["p_adj"] < ALPHA and speedup < 1
+    better = effect["p_adj"] < alpha and speedup > 1
+    excluded = effect["p_sesoi_adj"] < alpha and speedup < sesoi
+    worse = effect["p_adj"] < alpha and speedup < 1
     what = f"At {numbers.tokens(effect['text_tokens'])} text tokens {needs(effect, baseline, name)}"
     cap = "; one cosine horizon allows no more than an indication"
-    one_cosine = not set(str(effect["schedule_kind"]).split(" / ")) <= {"wsd"}
+    one_cosine = effect.get("n_horizons", 1) == 1 and not set(str(effect["schedule_kind"]).split(" / ")) <= {"wsd"}
     if better and speedup >= sesoi:
         if learned == "one run":
             return Verdict("inconclusive", f"{what}, but whether its first stage was learned rests on one run.")
@@ -61,6 +67,8 @@ def decide(effect: Mapping[str, Any], learned: str, sesoi: float, baseline: str,
                 return Verdict("indicative: slower", f"{what}: it hurts{unlearned}{cap}.")
             return Verdict("contradicted", f"{what}: it hurts{unlearned}.")
         below = f"a speedup of {sesoi:.2f} is excluded{unlearned}"
+        if effect.get("n_horizons", 1) > 1:
+            return Verdict("contradicted", f"{what}: {below} at {effect['n_horizons']} decayed text budgets.")
         # Decay pulls every crossing towards the end of the run, and so a speedup above 1 towards 1: on one horizon
         # even a warmup-stable-decay run can show that there is a gain, or a loss, but not that there is none.
         return Verdict("indicative: no gain", f"{what}: {below} on this horizon.")
@@ -117,6 +125,15 @@ def _net(effect: Mapping[str, Any]) -> str:
     if net > 1:
         return f", even with the {numbers.tokens(before)} tokens before it counted ({numbers.times(net)})"
     return f", but not once the {numbers.tokens(before)} tokens before it are counted ({numbers.times(net)})"
+
+
+def _unlike(effect: Mapping[str, Any], baseline: str, name: str) -> str:
+    """Why two sides do not compare, and what still does."""
+    start = f"{name} and {baseline} have unlike {effect['unlike']} ({effect['sets']})"
+    bits, low, high = (float(effect[f"dloss_bits_per_byte{end}"]) for end in ("", "_lo", "_hi"))
+    if effect["unlike"] != "tokenizers" or math.isnan(bits):
+        return f"{start}: their losses do not compare; measure both on the same held-out sequences."
+    return f"{start}: only bits per byte compare, {bits:+.4f} {numbers.between(low, high, 4, '+')} gained."
 
 
 def _ends(effect: Mapping[str, Any], baseline: str, name: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frame import axes_of, axis_columns, phases, table
-from analysis.intervals import t_interval
+from analysis.metrics.intervals import t_interval, t_p_value
 
 LEAST_SHARE = 0.05
 """The gain over the best simple predictor must exceed this share of its loss."""
@@ -20,7 +20,7 @@ BASELINES = {
 
 LEARNED_COLUMNS = (
     "phase", "n_runs", "loss_nats", "unigram_nats", "copy_nats", "ngram2_nats", "best", "best_nats", "gain_nats",
-    "gain_nats_lo", "gain_nats_hi", "needed_nats", "accuracy", "copy_accuracy", "acceptance", "learned",
+    "gain_nats_lo", "gain_nats_hi", "needed_nats", "p_needed", "accuracy", "copy_accuracy", "acceptance", "learned",
 )  # fmt: skip
 
 
@@ -28,8 +28,8 @@ def learned(plan: dict[str, Any], stages: dict[str, dict[str, Any]]) -> pd.DataF
     """One row per (arm, axes) and stage before the text whose held-out loss has simple predictors to beat.
 
     `gain_nats` = loss of the best simple predictor - loss of the model on held-out rules, paired over seeds, with its
-    t interval. `learned` is "yes" if the interval lies above `needed_nats`, 5 % of that predictor's loss, else "no";
-    "one run" where there is no interval.
+    t interval. `p_needed` is the two-sided p of the gain being `needed_nats`, 5 % of that predictor's loss.
+    `learned` is "yes" if the interval lies above it, else "no"; "one run" where there is no interval.
     """
     groups = checked_stages(plan, stages)
     names = ["arm", *axis_columns(plan)]
@@ -75,6 +75,7 @@ def _row(documents: list[dict[str, Any]]) -> dict[str, Any]:
         "gain_nats_lo": gain.low,
         "gain_nats_hi": gain.high,
         "needed_nats": needed,
+        "p_needed": t_p_value(best - loss, needed),
         "accuracy": np.mean([_number(h, "accuracy") for h in held_out]),
         "copy_accuracy": np.mean([_number(h, "copy_accuracy") for h in held_out]),
         "acceptance": np.mean([_number(d, "acceptance") for d in documents]),

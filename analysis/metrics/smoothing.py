@@ -9,14 +9,16 @@ BANDWIDTH = 0.55
 """Half-width of the LOESS window in ln tokens."""
 LEAST = 6
 """Evaluations that a window holds at least; it is widened until it does."""
+LEAST_ENDPOINTS = 4
+"""Decayed endpoints that a quadratic takes at least: one more than it has coefficients."""
 FINE = 512
 """Points of the grid, even in ln tokens, on which a smoothed curve is kept."""
 
 
 @lru_cache(maxsize=256)
-def _operator(x: tuple[float, ...], fine: int) -> np.ndarray:
-    """The matrix (fine, n) that takes values at `x` (n,) to the smoothed curve on an even grid over their range. Runs
-    of a study share their evaluation points, so that it is computed once for all of them."""
+def _operator(x: tuple[float, ...], fine: int) -> tuple[np.ndarray, np.ndarray]:
+    """An even grid (fine,) over the range of `x` (n,), and the matrix (fine, n) that takes values at `x` to the curve
+    there. Runs of a study share their evaluation points, so that both are computed once for all of them."""
     points = np.array(x)
     at = np.linspace(points[0], points[-1], fine)
     distance = np.abs(at[:, None] - points)
@@ -27,7 +29,7 @@ def _operator(x: tuple[float, ...], fine: int) -> np.ndarray:
     weighted = design * weight[:, :, None]
     # The ridge only keeps a window whose weights all but vanish solvable; it moves no estimate visibly.
     normal = np.einsum("mni,mnj->mij", weighted, design) + 1e-10 * np.eye(3)
-    return np.asarray(np.linalg.solve(normal, weighted.transpose(0, 2, 1))[:, 0])
+    return at, np.asarray(np.linalg.solve(normal, weighted.transpose(0, 2, 1))[:, 0])
 
 
 def loess(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +39,8 @@ def loess(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Cleveland, W. S. (1979), "Robust locally weighted regression and smoothing scatterplots", without the robustness
     iterations: noise of an evaluation is close to normal.
     """
-    return np.linspace(x[0], x[-1], FINE), _operator(tuple(x), FINE) @ y
+    at, operator = _operator(tuple(x.tolist()), FINE)
+    return at, operator @ y
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +85,36 @@ def smooth(tokens: np.ndarray, loss: np.ndarray) -> Curve | None:
     The evaluation before the first step has no logarithm and is left out; evaluations at equal tokens are averaged;
     None if fewer than LEAST finite ones remain.
     """
+    x, y = _distinct(tokens, loss)
+    return Curve(*loess(x, y)) if len(x) >= LEAST else None
+
+
+def quadratic(tokens: np.ndarray, loss: np.ndarray) -> Curve | None:
+    """The curve through decayed endpoints: least squares of `loss` nats (n,) on a quadratic in ln `tokens` (n,), on the
+    same even grid (FINE,) as a smoothed one.
+
+    Endpoints of equal budgets are averaged; None if fewer than LEAST_ENDPOINTS distinct ones with a finite loss remain.
+    """
+    x, y = _distinct(tokens, loss)
+    if len(x) < LEAST_ENDPOINTS:
+        return None
+    at, operator = _quadratic_operator(tuple(x.tolist()), FINE)
+    return Curve(at, operator @ y)
+
+
+@lru_cache(maxsize=256)
+def _quadratic_operator(x: tuple[float, ...], fine: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `_operator`, for one quadratic through all values."""
+    at = np.linspace(x[0], x[-1], fine)
+    centre = np.mean(x)  # so that the columns of the design are far from parallel
+    return at, np.vander(at - centre, 3) @ np.linalg.pinv(np.vander(np.array(x) - centre, 3))
+
+
+def _distinct(tokens: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ln of the distinct `tokens` above 0 with a finite loss, ascending, and the mean loss at each."""
     tokens, loss = np.asarray(tokens, float), np.asarray(loss, float)
     keep = (tokens > 0) & np.isfinite(loss)
+    if keep.all() and (tokens[1:] > tokens[:-1]).all():  # as most curves are
+        return np.log(tokens), loss
     distinct, inverse = np.unique(tokens[keep], return_inverse=True)
-    if len(distinct) < LEAST:
-        return None
-    x, y = np.log(distinct), np.bincount(inverse, loss[keep]) / np.bincount(inverse)
-    return Curve(*loess(x, y))
+    return np.log(distinct), np.bincount(inverse, loss[keep]) / np.bincount(inverse)

@@ -1,0 +1,1 @@
+"""Curves that somebody published: read, compared with one of their arms, and told."""

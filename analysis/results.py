@@ -1,0 +1,238 @@
+"""The results of a study as one value, the same whether they come from a store or from committed CSV files."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from analysis import trials as flat
+from analysis import verdicts as decisions
+from analysis.cells import Cell, cells, labeller
+from analysis.claims import Claims
+from analysis.claims import claims as decided
+from analysis.deviations import deviations, earlier_plans
+from analysis.frame import (
+    CURVE_FIELDS,
+    DataError,
+    axes_of,
+    axis_columns,
+    axis_values,
+    check_key,
+    empty_frame,
+    read_study,
+    readable,
+    table,
+)
+from analysis.metrics import learned as learned_check
+from analysis.metrics.budget import mrs_table, transfer_table
+from analysis.metrics.effects import effect_table, pair_table
+from analysis.metrics.endpoints import endpoints
+from analysis.metrics.matching import Matching, matching_table, matchings, regret_table
+from analysis.metrics.mechanism import mechanism_table
+from analysis.metrics.noise import noise_table
+from analysis.metrics.proxy import EarlySignal, early_signals, proxy_table
+from analysis.metrics.response import Response, Surface, response_table, responses, surface_table, surfaces
+from analysis.metrics.scaling import Scaling, multiplier_table, scaling_table, scalings
+from analysis.metrics.speedup import speedup_curve
+
+EXPORT = 1
+"""The format of an exported directory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that is known about a study: its registered plan, manifests by stage, and the frame; every other
+    table follows from them."""
+
+    plan: dict[str, Any]
+    stages: dict[str, dict[str, Any]]
+    frame: pd.DataFrame
+    missing: pd.DataFrame
+    store: Path | None = None
+    """Where stored pictures of automata may be found; an export has none."""
+    earlier: tuple[dict[str, Any], ...] = ()
+    """Plans that the study had before this one, oldest first."""
+
+    @classmethod
+    def from_store(cls, store: Path | str, study: str) -> Self:
+        """Reads a store. Raises DataError where the study is unknown or a stage damaged."""
+        store = readable(store, study)
+        plan, stages, frame, absent = read_study(store, study)
+        return cls(plan, stages, frame, absent, store, tuple(earlier_plans(store, study, plan)))
+
+    @classmethod
+    def from_export(cls, directory: Path | str) -> Self:
+        """Reads what `export` wrote. Raises DataError where it is not there or is damaged."""
+        path = Path(directory) / "study.json"
+        try:
+            meta = json.loads(path.read_bytes())
+            plan = meta["plan"]
+            axes = {
+                a: {str(axes_of(plan, p)[a]): axes_of(plan, p)[a] for p in plan["points"]} for a in axis_columns(plan)
+            }
+            texts = ("study", "arm", *axes, "phase", "flops_total", "differs_in", "schedule", "status", "stage")
+            kinds = {**dict.fromkeys(texts, "str"), **dict.fromkeys(CURVE_FIELDS, "float64")}
+            frame = pd.read_csv(
+                path.parent / "frame.csv.gz", dtype=kinds, keep_default_na=False,
+                na_values={c: [""] for c in CURVE_FIELDS},
+            )  # fmt: skip
+            for axis, values in axes.items():  # "0.30" is text on one axis and a number on another; the plan knows
+                frame[axis] = axis_values([values.get(text) for text in frame[axis]])
+            frame["flops_total"] = pd.Series([int(text) for text in frame["flops_total"]])  # may be beyond 64 bits
+            frame = frame if len(frame) else empty_frame(plan)
+            absent = table(meta["missing"], ["arm", *axis_columns(plan), "seed", "stage", "label"], plan)
+            return cls(plan, meta["stages"], check_key(frame, plan), absent, earlier=tuple(meta.get("earlier", ())))
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{directory}: no readable export ({error}); write it with analysis export") from None
+
+    @property
+    def study(self) -> str:
+        return str(self.plan["study"])
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        return cells(self.frame, self.plan, self.stages)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What every cell is called, in the order of `cells` and `effects`."""
+        name = labeller(self.plan)
+        return [name(cell.arm, cell.axes) for cell in self.cells]
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        return pair_table(self.cells, self.plan)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        return effect_table(self.cells, self.plan)
+
+    @cached_property
+    def endpoint_cells(self) -> list[Cell]:
+        """Cells read across several text budgets, each decayed; none where the study has too few."""
+        return endpoints(self.cells)
+
+    @cached_property
+    def endpoint_effects(self) -> pd.DataFrame:
+        """`effects` of `endpoint_cells`, free of the schedule's shape."""
+        return effect_table(self.endpoint_cells, self.plan)
+
+    @cached_property
+    def learned(self) -> pd.DataFrame:
+        return learned_check.learned(self.plan, self.stages)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """The registered claims, decided."""
+
+        def versus(arm: str, than: str) -> list[Cell]:
+            if than not in against:
+                against[than] = cells(self.frame, self.plan, self.stages, than)
+            return [cell for cell in against[than] if cell.arm == arm]
+
+        against = {str(self.plan["baseline"]): self.cells}
+        return decided(self.plan, versus, self.learned)
+
+    @cached_property
+    def deviations(self) -> pd.DataFrame:
+        return deviations(self.plan, self.earlier, self.stages)
+
+    @cached_property
+    def noise(self) -> pd.DataFrame:
+        return noise_table(self.cells, self.labels)
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """The loss gap against measured complexity, exploratory."""
+        return responses(self.cells)
+
+    @cached_property
+    def surfaces(self) -> list[Surface]:
+        """The loss gap over size and tokens before the text, exploratory."""
+        return surfaces(self.cells)
+
+    @cached_property
+    def matchings(self) -> list[Matching]:
+        """Gap by text and complexity, with the contrast of the claim that registers one."""
+        said = [t for claim in self.plan.get("claims", []) for t in claim["tests"] if t["type"] == "Matching"]
+        sides = [[str(d) for d in said[0][side]] for side in ("high", "low")] if said else [[], []]
+        return matchings(self.cells, *sides)
+
+    @cached_property
+    def signals(self) -> list[EarlySignal]:
+        """Small models and early losses against large models and final ones, exploratory."""
+        return early_signals(self.cells)
+
+    @cached_property
+    def scalings(self) -> list[Scaling]:
+        """The baseline's scaling law and what an arm's tokens are worth by it, secondary."""
+        return scalings(self.cells)
+
+    @cached_property
+    def mechanisms(self) -> pd.DataFrame:
+        return mechanism_table(self.cells, self.labels)
+
+    @cached_property
+    def mrs(self) -> pd.DataFrame:
+        return mrs_table(self.cells)
+
+    @cached_property
+    def s_curve(self) -> pd.DataFrame:
+        """S(L) of every cell with the baseline's text budget: label and the columns of `speedup_curve`."""
+        found = []
+        for name, cell in zip(self.labels, self.cells, strict=True):
+            read = [(b, t) for _, t, b in cell.readable()]
+            if read and cell.same_budget:
+                found.append(speedup_curve(read).assign(arm=cell.arm, label=name))
+        columns = ["arm", "label", "target_loss_nats", "speedup", "speedup_lo", "speedup_hi"]
+        return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        return decisions.verdicts(self.effects, self.learned, self.plan, self.labels)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        return flat.trials(self.plan, self.stages)
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        return flat.evals(self.frame, self.stages)
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        return flat.cost(self.plan, self.trials)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table of the study by the name of its file, units in the names of the columns."""
+        return {
+            "frame": self.frame,
+            "trials": self.trials,
+            "evals": self.evals,
+            "pairs": self.pairs,
+            "effects": pd.concat([self.effects, self.verdicts], axis=1),
+            "endpoint_effects": self.endpoint_effects,
+            "claims": self.claims.verdicts,
+            "claim_rows": self.claims.rows,
+            "s_curve": self.s_curve,
+            "learned": self.learned,
+            "response": response_table(self.responses),
+            "surface": surface_table(self.surfaces),
+            "matching": matching_table(self.matchings),
+            "regret": regret_table(self.matchings),
+            "mrs": self.mrs,
+            "data_transferred": transfer_table(self.cells, self.labels),
+            "mechanism": self.mechanisms,
+            "proxy": proxy_table(self.signals),
+            "scaling_fit": scaling_table(self.scalings),
+            "data_multiplier": multiplier_table(self.scalings),
+            "noise": self.noise,
+            "deviations": self.deviations,
+            "missing": self.missing,
+            "cost": self.cost,
+        }
