@@ -6,12 +6,11 @@ The paper's protocol (arXiv 2603.10055) at three of its depths: 164M NCA tokens 
 
 from ray import tune
 
+from harness.corpora import OPENWEBTEXT
 from harness.sources.nca import NCA
-from harness.sources.text import Text
 from harness.space import Study
 from harness.specs import Corpus, Llama, Recipe, Train
 
-WEB = Text("Skylion007/openwebtext", held_out=0.0005)  # 9.0B GPT-2 tokens must remain for training
 BANDS = [(0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 1.0)]
 TEXT_TOKENS = 9_000_000_000
 NCA_TOKENS = 163_840_000
@@ -20,7 +19,7 @@ NCA_HORIZON = 1_638_400_000
 
 def scratch(depth, seed):
     recipe = Recipe(lr=5e-4, warmup=TEXT_TOKENS // 10, weight_decay=1e-4, precision="bf16")
-    return Train(Corpus(WEB, seed), TEXT_TOKENS, Llama(depth=depth), recipe, seed)
+    return Train(Corpus(OPENWEBTEXT, seed), TEXT_TOKENS, Llama(depth=depth), recipe, seed)
 
 
 def nca(depth, band, seed):

@@ -6,12 +6,11 @@ Shapes: 100M, 400M (24 x 1024), 600M and the paper's 1.6B (24 x 2048); NCA token
 
 from ray import tune
 
+from harness.corpora import OPENWEBTEXT
 from harness.sources.nca import NCA
-from harness.sources.text import Text
 from harness.space import Study
 from harness.specs import Corpus, Llama, Recipe, Train
 
-WEB = Text("Skylion007/openwebtext", held_out=0.0005)  # 9.0B GPT-2 tokens must remain for training
 SIZES = {
     "100M": (Llama(depth=12, width=768, heads=12, mlp=3072), 1e-3),
     "400M": (Llama(depth=24, width=1024, heads=16, mlp=4096), 8e-4),
@@ -24,7 +23,7 @@ def scratch(size, seed):
     model, lr = SIZES[size]
     tokens = 20 * model.body_params
     recipe = Recipe(lr=lr, warmup=tokens // 10, weight_decay=1e-4, precision="bf16")
-    return Train(Corpus(WEB, seed, epochs=4), tokens, model, recipe, seed)
+    return Train(Corpus(OPENWEBTEXT, seed, epochs=4), tokens, model, recipe, seed)
 
 
 def nca(size, seed):

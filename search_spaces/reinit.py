@@ -7,12 +7,12 @@ are made anew in all of them, so one kept module is a transplant, and with none 
 
 from ray import tune
 
+from harness.corpora import OPENWEBTEXT
 from harness.sources.nca import NCA
 from harness.sources.text import BPE, Text
 from harness.space import Study
 from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, Transfer
 
-WEB = Text("Skylion007/openwebtext", held_out=0.0005)  # 9.0B GPT-2 tokens must remain for training
 TEXT_TOKENS = 9_000_000_000
 NCA_TOKENS = 163_840_000
 NCA_HORIZON = 1_638_400_000
@@ -31,7 +31,7 @@ def transplant(**modules):
 
 def scratch(seed):
     recipe = Recipe(lr=5e-4, warmup=TEXT_TOKENS // 10, weight_decay=1e-4, precision="bf16")
-    return Train(Corpus(WEB, seed), TEXT_TOKENS, MODEL, recipe, seed)
+    return Train(Corpus(OPENWEBTEXT, seed), TEXT_TOKENS, MODEL, recipe, seed)
 
 
 def nca(attention, mlp, norms, seed):

@@ -5,19 +5,18 @@ The paper's budgets, 82M to 1.64B NCA tokens, each a run of its own 10 % warmup 
 
 from ray import tune
 
+from harness.corpora import OPENWEBTEXT
 from harness.sources.nca import NCA
-from harness.sources.text import Text
 from harness.space import Study
 from harness.specs import Corpus, Llama, Recipe, Train
 
-WEB = Text("Skylion007/openwebtext", held_out=0.0005)  # 9.0B GPT-2 tokens must remain for training
 TEXT_TOKENS = 9_000_000_000
 MODEL = Llama()
 
 
 def scratch(seed):
     recipe = Recipe(lr=5e-4, warmup=TEXT_TOKENS // 10, weight_decay=1e-4, precision="bf16")
-    return Train(Corpus(WEB, seed), TEXT_TOKENS, MODEL, recipe, seed)
+    return Train(Corpus(OPENWEBTEXT, seed), TEXT_TOKENS, MODEL, recipe, seed)
 
 
 def nca(nca_tokens, seed):
