@@ -1,0 +1,333 @@
+"""What a sweep costs beside its training: the data path, the start of a stage, hundreds of short stages, planning.
+
+    PYTHONPATH=. python benchmarks/sweep.py [--parts data,overhead,many,recovery,planning] [--json FILE]
+
+Run on an idle machine. Every figure is a ratio or a difference within this one run.
+"""
+
+import argparse
+import itertools
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray import tune
+
+from harness import plan as plans
+from harness import stages, watch
+from harness.cluster import data, sweep
+from harness.cluster.resources import Workers, allot, resources
+from harness.sources.nca import NCA
+from harness.sources.text import BPE, Text
+from harness.space import Study
+from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, digest
+from harness.store import Store, write_json
+from harness.worker import Options, Stream, read_here
+
+MODEL = Llama(depth=3, width=64, heads=4, mlp=160, context=256)
+TEXT = Text.stdlib(tokenizer=BPE(512), documents=40, held_out=0.1)
+AUTOMATA = NCA(states=2, grid=8, patch=2, band=(0.08, 0.21))
+CONSUMER_TOKENS_PER_S = 20_000
+"""What one consumer trains on: MODEL on one core."""
+CONSUMERS = (1, 4, 16, 64)
+PARTS = ("data", "overhead", "many", "recovery", "planning")
+
+
+def scratch(seed: int) -> Train:
+    return Train(Corpus(TEXT, seed), 200_000, MODEL, Recipe(lr=3e-3, batch=8), seed, Evaluation(4, 16))
+
+
+def nca(seed: int) -> Train:
+    warm = Train(Corpus(AUTOMATA, seed), 200_000, MODEL, Recipe(lr=3e-3, batch=8), seed, Evaluation(4, 16))
+    return scratch(seed).after(warm)
+
+
+def short(seed: int) -> Train:
+    """About a second of one core."""
+    return Train(Corpus(AUTOMATA, seed), 16_384, MODEL, Recipe(lr=3e-3, batch=8), seed, Evaluation(2, 4))
+
+
+def seeds(name: str, baseline: Callable[[int], Train], arms: list[Callable[[int], Train]], count: int) -> plans.Plan:
+    return plans.make(Study(name, "?", baseline, arms, {"seed": tune.grid_search(list(range(count)))}))
+
+
+# ---- the data path
+
+
+def consume(streams: list[Stream], spec: Train) -> dict[str, float]:
+    """Let every stream feed a consumer that takes the time of training for each of its batches: tokens/s of all
+    together and share of the time that they waited, both after the first batch."""
+    step_s = spec.step_tokens / len(streams) / CONSUMER_TOKENS_PER_S
+    reader = spec.corpus.source.open()
+    waited, ended, first = ([0.0] * len(streams) for _ in range(3))
+    everyone = threading.Barrier(len(streams))
+    started = time.perf_counter()
+
+    def consumer(i: int) -> None:
+        batches = streams[i](spec, reader, 0)
+        next(batches)
+        first[i] = time.perf_counter()
+        everyone.wait()
+        began = clock = time.perf_counter()
+        for _ in batches:
+            waited[i] += time.perf_counter() - clock
+            time.sleep(step_s)
+            clock = time.perf_counter()
+        ended[i] = clock - began
+
+    threads = [threading.Thread(target=consumer, args=(i,)) for i in range(len(streams))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tokens = spec.tokens - spec.step_tokens
+    return {
+        "first_batch_s": max(first) - started,
+        "tokens_per_s": tokens / max(ended),
+        "wait": sum(waited) / sum(ended),
+        "ideal_tokens_per_s": len(streams) * CONSUMER_TOKENS_PER_S,
+    }
+
+
+def data_path(consumers: int, seconds: float) -> dict[str, float]:
+    """Ray Data beside the generator called by every consumer in this process."""
+    rows = 8
+    steps = int(seconds * CONSUMER_TOKENS_PER_S / (rows * MODEL.context))
+    recipe = Recipe(lr=3e-3, batch=rows * consumers)
+    spec = Train(Corpus(AUTOMATA, 0), steps * consumers * rows * MODEL.context, MODEL, recipe, 0)
+    here = consume([read_here(rank, consumers) for rank in range(consumers)], spec)
+    data.configure()
+    given = resources({"CPU": float(consumers)}, Workers(consumers, consumers))
+    shards = data.sequences(spec, 0, given).streaming_split(consumers, equal=True)
+    open_shard: list[Callable[[], Any]] = [lambda shard=shard: shard for shard in shards]
+    streamed = consume([data.stream_shard(open_shard[r], consumers, r, consumers) for r in range(consumers)], spec)
+    return {
+        "ray_over_in_process": streamed["tokens_per_s"] / here["tokens_per_s"],
+        "ray_over_training": streamed["tokens_per_s"] / streamed["ideal_tokens_per_s"],
+        "wait": streamed["wait"],
+        "wait_in_process": here["wait"],
+        "first_batch_s": streamed["first_batch_s"],
+    }
+
+
+# ---- stages
+
+
+def overhead(count: int, concurrent: int, in_trial: bool) -> dict[str, float]:
+    """Run `count` NCA and as many text stages, `concurrent` at a time, and divide the wall time."""
+    plan = seeds("overhead", scratch, [nca], count)
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store(Path(directory) / "store")
+        allotment = allot({"CPU": 2.0}, plan.stages, concurrent=concurrent, in_trial=in_trial)
+        started = time.perf_counter()
+        outcome = sweep.run(plan, store, allotment, Options(checkpoint_every_s=60))
+        wall = time.perf_counter() - started
+        if outcome.failed:
+            raise SystemExit(f"failed: {outcome.failed}")
+        trained = [m for d, s in plan.stages.items() if isinstance(s, Train) and (m := store.manifest(d))]
+        generated = [m for m in trained if m["acceptance"] is not None]
+        own = sum(m["train_s"] + m["evaluate_s"] for m in trained)
+        return {
+            "stages": len(plan.stages),
+            "wall_s": wall,
+            "own_training_s": own,
+            "per_stage_s": (wall * concurrent - own) / len(plan.stages),
+            "data_wait": sum(m["wait_s"] for m in generated) / sum(m["wait_s"] + m["train_s"] for m in generated),
+        }
+
+
+class Memory(threading.Thread):
+    """Bytes, every half second: resident in this process, and the proportional set size of it and all below it."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.driver: list[int] = []
+        self.peak, self.stop = 0, threading.Event()
+
+    def __enter__(self) -> "Memory":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.join()
+
+    def run(self) -> None:
+        me = psutil.Process()
+        while not self.stop.wait(0.5):
+            self.driver.append(me.memory_info().rss)
+            self.peak = max(self.peak, sum(_pss(p) for p in [me, *me.children(recursive=True)]))
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
+
+
+def many(count: int) -> dict[str, float]:
+    """`count` stages of a second, in their trials, two at a time."""
+    plan = seeds("many", short, [], count)
+    with tempfile.TemporaryDirectory() as directory, Memory() as memory:
+        store = Store(Path(directory) / "store")
+        started = time.perf_counter()
+        outcome = sweep.run(plan, store, allot({"CPU": 2.0}, plan.stages, in_trial=True), Options())
+        wall = time.perf_counter() - started
+        attempts = [sum(p.is_dir() for p in store.stage(d).iterdir()) for d in plan.stages]
+        manifests = [m for d in plan.stages if (m := store.manifest(d))]
+        own = sum(m["train_s"] + m["evaluate_s"] for m in manifests)
+        early = len(memory.driver) // 10
+        return {
+            "stages": count,
+            "lost": count - len(outcome.computed),
+            "run_twice": sum(n > 1 for n in attempts),
+            "wall_s": wall,
+            "own_training_per_stage_s": own / count,
+            "per_stage_s": (2 * wall - own) / count,
+            "driver_growth_mb": (memory.driver[-1] - memory.driver[early]) / 1e6,
+            "driver_mb": memory.driver[-1] / 1e6,
+            "peak_memory_gb": memory.peak / 1e9,
+        }
+
+
+def recovery(kills: int) -> dict[str, float]:
+    """Kill the worker of a stage that trains on automata, again and again, and see when the stage is further than it
+    was: seconds."""
+    long = Train(Corpus(AUTOMATA, 0), 6_000_000, MODEL, Recipe(lr=3e-3, batch=8), 0, Evaluation(2, 4))
+    plan = plans.make(Study("recovery", "?", lambda: long, []))
+    took: list[float] = []
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store(Path(directory) / "store")
+        stop = Path(directory) / "stop"
+        options = Options(checkpoint_every_s=2, stop=stop)
+        allotment = allot({"CPU": 2.0}, plan.stages)
+        running = threading.Thread(target=sweep.run, args=(plan, store, allotment, options))
+        running.start()
+        for _ in range(kills):
+            at = further(store, digest(long), 50)
+            (worker,) = (p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(cmd(p)))
+            began = time.perf_counter()
+            worker.kill()
+            further(store, digest(long), at)
+            took.append(time.perf_counter() - began)
+        stop.touch()
+        running.join()
+    return {"median_s": statistics.median(took), "max_s": max(took), "kills": kills}
+
+
+def cmd(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
+
+
+def further(store: Store, address: str, step: int) -> int:
+    """The step of a stage, once it is more than `step` and was told after now."""
+    live, since = store.resume(address) / "live.json", time.time()
+    while True:
+        try:
+            found = int(json.loads(live.read_text())["step"])
+            if found > step and live.stat().st_mtime > since + 0.5:
+                return found
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.05)
+
+
+# ---- planning
+
+
+BANDS = 4
+
+
+def banded(band: int, seed: int) -> Train:
+    automata = Corpus(NCA(states=2, grid=8, patch=2, band=(band / 1000, 0.9)), seed)
+    return scratch(seed).after(Train(automata, 200_000, MODEL, Recipe(lr=3e-3, batch=8), seed, Evaluation(4, 16)))
+
+
+def grid(count: int) -> Study:
+    """A study of `count` seeds: as many points from scratch, and BANDS times as many after automata."""
+    over = {"band": tune.grid_search(list(range(BANDS))), "seed": tune.grid_search(list(range(count)))}
+    return Study("planning", "?", scratch, [banded], over)
+
+
+def planning(points: int) -> dict[str, float]:
+    """Plan and register a study of `points` points."""
+    started = time.perf_counter()
+    plan = plans.make(grid(points // (1 + BANDS)))
+    _ = plan.registered
+    return {
+        "points": len(plan.points),
+        "stages": len(plan.stages),
+        "plan_s": time.perf_counter() - started,
+    }
+
+
+def status(count: int) -> dict[str, float]:
+    """Look at a study of `count` stages that are all in the store."""
+    plan = plans.make(grid(count // (1 + 2 * BANDS)))
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store(Path(directory) / "store")
+        manifest = stages.run_here(short(0), store)
+        source = store.open(digest(short(0)))
+        assert source is not None
+        for address in plan.stages:
+            attempt = store.begin(address)
+            shutil.copy(source / "curve.jsonl", attempt)
+            write_json(attempt / "manifest.json", manifest | {"digest": address})
+            store.publish(address, attempt)
+        started = time.perf_counter()
+        views = watch.Watch(plan, store).look().stages
+        looked = time.perf_counter() - started
+        assert all(v.state == "done" for v in views)
+    return {"stages": len(plan.stages), "status_s": looked}
+
+
+def measure(parts: list[str], count: int, seconds: float) -> Iterator[tuple[str, dict[str, float]]]:
+    if "planning" in parts:
+        yield "planning", planning(10_000)
+        yield "status", status(3_000)
+    if {"data", "overhead", "many", "recovery"} & set(parts):
+        sweep.connect(2)
+    if "data" in parts:
+        for consumers in CONSUMERS:
+            yield f"data.{consumers}", data_path(consumers, seconds)
+    if "overhead" in parts:
+        for concurrent, in_trial in itertools.product((1, 2), (False, True)):
+            name = f"overhead.{'in_trial' if in_trial else 'ray_train'}.{concurrent}_at_once"
+            yield name, overhead(count, concurrent, in_trial)
+    if "many" in parts:
+        yield "many", many(200)
+    if "recovery" in parts:
+        yield "recovery", recovery(5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"(default {','.join(PARTS)})")
+    parser.add_argument("--stages", type=int, default=3, help="of each kind, for the overhead (default 3)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of the data path (default 20)")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    results: dict[str, float] = {}
+    for part, figures in measure(args.parts.split(","), args.stages, args.seconds):
+        for name, value in figures.items():
+            results[f"{part}.{name}"] = value
+            print(f"{f'{part}.{name}':<55} {value:12.3f}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
