@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy, torch and numb
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness.sources.nca import NCA
 from harness.sources.text import BPE, Text
 from harness.specs import Corpus, Evaluation, Llama, Recipe, Train
 from harness.store import Store
+from tests.object_store import Buckets
 
 settings.register_profile("untimed", deadline=None)  # the machine may be busy
 settings.load_profile("untimed")
@@ -60,3 +62,25 @@ def reading(text: Text, generated: Train) -> Train:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[Buckets]:
+    """An S3 server on this machine."""
+    with Buckets() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(buckets: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Buckets:
+    """The same, as the standard variables tell clients, with a cache of copies of this test's own."""
+    for name, value in buckets.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NCA_CACHE", str(tmp_path / "cache"))
+    return buckets
+
+
+@pytest.fixture
+def remote(bucket: Buckets) -> Store:
+    """A store in it."""
+    return Store(bucket.place())

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness import stages
-from harness.__main__ import main
-from harness.specs import Train
+from harness.__main__ import main, parser
 from harness.store import Store
 
 SPACE = '''
@@ -232,20 +231,32 @@ def test_a_budget_beyond_the_text_is_refused_before_training(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: Train.tokens = ") and "Corpus(epochs=" in lines[0]
-    assert not list(store.root.rglob("curve.jsonl"))
+    assert not list(Path(store.root).rglob("curve.jsonl"))
 
 
-def test_workers_that_do_not_divide_the_batch_are_refused() -> None:
-    from harness.cluster.resources import check_divides
-    from harness.errors import InputError
-    from harness.sources.nca import NCA
-    from harness.specs import Corpus, Llama, Recipe
+@pytest.mark.parametrize(
+    "workers", ["0", "4:2", "0:2", ":2", "2:", "1:2:3", "two", "-1", "1.5", "", "2/3", "1/0", "4@1M", "1,2"]
+)
+def test_a_number_of_workers_that_is_none_is_refused(
+    space: Callable[..., Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call("run", space(), f"--workers={workers}")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"--workers: '.*' (is none of N, MIN:MAX and 1/N|has a MIN above its MAX)", said)
 
-    model = Llama(depth=1, width=16, heads=2, mlp=24, context=32)
-    stage = Train(Corpus(NCA(grid=4)), 1024, model, Recipe(lr=1e-3, batch=8))
-    check_divides([stage], 4)
-    with pytest.raises(InputError, match=r"^workers = 3: does not divide Recipe\.batch = 8"):
-        check_divides([stage], 3)
+
+def test_workers_are_a_number_a_range_or_a_share_by_parameters() -> None:
+    from harness.cluster.resources import Workers
+
+    def workers(text: str) -> tuple[Workers, ...]:
+        found: tuple[Workers, ...] = parser().parse_args(["run", "FILE", "--workers", text]).workers
+        return found
+
+    assert parser().parse_args(["run", "FILE"]).workers == (Workers(),)
+    assert workers("4") == (Workers(4, 4),)
+    assert workers("2:16") == (Workers(16, 2),)
+    assert workers("1/4,1@50M,4:8@1.5B") == (Workers(per_gpu=4), Workers(params=50e6), Workers(8, 4, params=1.5e9))
 
 
 # ---- run
@@ -291,11 +302,11 @@ def test_a_second_run_computes_nothing_and_says_so(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = {p: p.stat().st_mtime_ns for p in store.root.glob("stages/**/*")}
+    before = {p: p.stat().st_mtime_ns for p in Path(store.root).glob("stages/**/*")}
     monkeypatch.setattr(stages, "run_here", lambda *args: pytest.fail("a stage was run"))
     assert call("run", finished, "--in-process") == 0
     assert "nothing to compute: all 7 stages of tiny are in" in capsys.readouterr().out
-    assert {p: p.stat().st_mtime_ns for p in store.root.glob("stages/**/*")} == before
+    assert {p: p.stat().st_mtime_ns for p in Path(store.root).glob("stages/**/*")} == before
 
 
 def test_a_study_that_grows_computes_only_what_is_new(
@@ -303,7 +314,7 @@ def test_a_study_that_grows_computes_only_what_is_new(
 ) -> None:
     started: list[Any] = []
 
-    def noted(stage: Any, store: Store) -> object:
+    def noted(stage: Any, store: Store, *how: Any) -> object:
         started.append(stage)
         return run_here(stage, store)
 
@@ -341,7 +352,7 @@ def test_a_damaged_stage_is_named_set_aside_and_made_anew(
     assert len(named) == 1
     assert digest[:12] in named[0]
     assert file.removeprefix("../").split("/")[0] in named[0]
-    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert len(list(Path(store.root / "damaged").iterdir())) == 1
     assert store.damage(digest) == []
     after = stages.read_weights(store, digest)
     assert all((before[name] == after[name]).all() for name in before)
@@ -354,7 +365,7 @@ def test_what_is_interrupted_exits_with_130_and_goes_on(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def third(stage: object, store: Store) -> object:
+    def third(stage: object, store: Store, *how: Any) -> object:
         if len(list(store.root.glob("stages/*/DONE"))) == 2:
             raise KeyboardInterrupt
         return run_here(stage, store)
@@ -389,15 +400,88 @@ def test_status_says_what_is_done_and_what_waits(
     assert capsys.readouterr().out.splitlines()[0].startswith("tiny: 0/7 stages done, 0 running")
     shutil.copytree(ran.root, store.root)
     assert call("status", space()) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
+    head, gaps, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith("tiny: 7/7 stages done, 0 running")
-    assert all(line.startswith("done ") for line in lines)
+    assert re.fullmatch(r"loss gap .*: nca [+-]\d\.\d{3} \(2 of 2 pairs, 3.07k tokens\)", gaps)
+    assert all(line.startswith("done ") for line in lines[:7])
+    promised, spent = lines[7:]
+    assert re.fullmatch(r"promised  [\d.]+ device-seconds for 6 training stages at 400 TFLOP/s a device .*", promised)
+    assert re.fullmatch(r"spent     [\d.]+ device-seconds on 6 of them, .*: [\d.]+ times the promise", spent)
+
+
+def test_status_tells_money_where_a_price_was_given(
+    space: Callable[..., Path], call: Callable[..., int], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = space(arms="[]", seeds="[0]")
+    assert call("run", path, "--in-process", "--tflops", "1e-5", "--price", "3600") == 0
+    out = capsys.readouterr().out
+    registered = json.loads((store.study("tiny") / "points.json").read_text())["promise"]
+    (seconds,) = (3600 * hours for hours in registered["stages"].values())
+    assert registered["money"] == pytest.approx(seconds)  # a money a second
+    assert f"money   {seconds:,.2f} at 3600 a device-hour" in out
+    assert call("status", path) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    manifest = next(m for d in registered["stages"] if (m := store.manifest(d)))
+    assert line == f"money     {manifest['wall_s']:,.2f} spent of {seconds:,.2f}, at 3600 a device-hour"
+
+
+def test_a_promise_is_of_what_was_left_and_is_kept(
+    finished: Path, space: Callable[..., Path], call: Callable[..., int], store: Store
+) -> None:
+    def promised() -> dict[str, Any]:
+        return json.loads((store.study("tiny") / "points.json").read_text())["promise"]
+
+    first = promised()
+    assert (len(first["stages"]), first["found"]) == (6, 0)
+    assert call("run", finished, "--in-process", "--tflops", "7") == 0
+    assert promised() == first
+    grown = space(seeds="[0, 1, 2]")
+    assert call("run", grown, "--in-process") == 0
+    second = promised()
+    assert (len(second["stages"]), second["found"]) == (3, 6)
+    assert "measured on 6 stages of this store" in second["rate"]
+    took = sum(m["wall_s"] for d in second["stages"] if (m := store.manifest(d))) / 3600
+    assert 0.2 < took / second["device_hours"] < 5  # stages like those that were measured
+
+
+@pytest.mark.parametrize("option", ["--tflops", "--price"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much", ""])
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_rate_or_price_that_is_none_is_refused(
+    space: Callable[..., Path],
+    call: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    command: str,
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(command, space(), f"{option}={value}")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"{option}: {value!r} is not a number above 0")
+
+
+def test_plan_says_what_tells_a_stage_from_the_stored(
+    finished: Path, space: Callable[..., Path], call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("plan", finished) == 0
+    assert "not in the store:" not in capsys.readouterr().out  # all are
+    changed = space(warm_lr="2e-2")
+    assert call("plan", changed) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if "not in the store:" in line]
+    assert lines == [
+        "not in the store: 2 stages differ from the nearest stored Train in recipe.lr 0.02 here, 0.01 there",
+        "not in the store: 2 stages differ from the nearest stored Train in init.recipe.lr 0.02 here, 0.01 there",
+    ]
+    assert call("plan", changed, "--why") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not in the store:" in line]
+    assert len(lines) == 4
+    assert re.search(r": [0-9a-f]{12} NCA 2.05k seed 0: recipe.lr 0.02 here, 0.01 in [0-9a-f]{12}$", lines[0])
 
 
 def test_report_is_made_again_from_the_store_alone(
     finished: Path, call: Callable[..., int], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (page,) = store.study("tiny").glob("*.html")
+    (page,) = Path(store.study("tiny")).glob("*.html")
     page.unlink()
     assert call("report", finished) == 0
     assert page.is_file()

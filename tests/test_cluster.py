@@ -1,6 +1,6 @@
 """The Ray side: same results as in process, whatever is killed, and nothing started that cannot fit."""
 
-import json
+import contextlib
 import signal
 import threading
 import time
@@ -13,19 +13,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import failure, resume, space
 from harness import plan as plans
-from harness import space
-from harness.cluster.resources import allot, check_divides
+from harness.cluster import starts
+from harness.cluster.resources import Workers, allot, resources
 from harness.errors import InputError
-from harness.specs import Train, digest
+from harness.limits import Limit, Meter
+from harness.specs import State, Train, digest
 from harness.stages import run_here
 from harness.store import Store
-
-TIMES = {"tokens_per_s", "data_wait", "train_s", "wait_s", "wall_s", "device_s"}
+from harness.url import Url
+from harness.worker import Batch, Options, Worker, read_here
+from tests.runs import curve
 
 STUDY = '''
 """Is a study run by Ray the study run here?"""
-from dataclasses import dataclass
+import os
+import signal
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 import numpy as np
 from ray import tune
@@ -41,10 +46,11 @@ EVALUATION = Evaluation(points=4, sequences=4)
 
 @dataclass(frozen=True)
 class Counting:
-    """A source that lives in this file alone; `broken` makes it fail."""
+    """A source that lives in this file alone; `broken` makes it fail, `deadly` ends the process that trains on it."""
     version: ClassVar[int] = 1
     stored: ClassVar[bool] = False
     broken: bool = False
+    deadly: bool = False
     vocab_size: ClassVar[int] = 18
     frame_tokens: ClassVar[None] = None
     token_bytes: ClassVar[None] = None
@@ -62,6 +68,8 @@ class Counting:
         return tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32)
 
     def held_out(self, count, context):
+        if self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         return Counting().sequences(0, np.arange(count) + 10**6, context)
 
 
@@ -85,8 +93,25 @@ def broken(seed):
     return scratch(seed).after(train(Counting(broken=True), {steps}, seed))
 
 
+def deadly(seed):
+    return scratch(seed).after(train(Counting(deadly=True), {steps}, seed))
+
+
+def growing(budget, seed):
+    recipe = Recipe(lr=3e-3, batch=8, schedule="wsd", warmup=512)
+    return replace(scratch(seed), tokens=budget * 8 * 32, recipe=recipe)
+
+
+def grown(budget, seed):
+    automata = Corpus(NCA(states=2, grid=4, patch=2), seed)
+    return growing(budget, seed).after(replace(growing(budget, seed), corpus=automata))
+
+
 study = Study("twin", __doc__, scratch, [nca, counting], {{"seed": tune.grid_search([0])}})
+BUDGETS = {{"budget": tune.grid_search([10, 16]), "seed": tune.grid_search([0])}}
+nested = Study("nested", __doc__, growing, [grown], BUDGETS)
 partly = Study("partly", __doc__, scratch, [broken], {{"seed": tune.grid_search([1])}})
+dying = Study("dying", __doc__, scratch, [deadly], {{"seed": tune.grid_search([1])}})
 long = Study("long", __doc__, scratch, [nca], {{"seed": tune.grid_search([2])}})
 '''
 
@@ -117,18 +142,13 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0) -> tuple[plans.Plan, Any]:
+def run(
+    sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0, in_trial: bool = False
+) -> tuple[plans.Plan, Any]:
     study = space.load(target)
     plan = plans.make(study)
-    resources = sweep.admit(plan, workers, None)
-    return plan, sweep.run(plan, store, resources, every)
-
-
-def curve(store: Store, address: str) -> list[dict[str, Any]]:
-    attempt = store.open(address)
-    assert attempt is not None
-    rows = [json.loads(line) for line in (attempt / "curve.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+    allotment = allot(sweep.most_resources(), plan.stages, (Workers(workers, workers),), in_trial=in_trial)
+    return plan, sweep.run(plan, store, allotment, Options(checkpoint_every_s=every, starts=plan.starts))
 
 
 def weights(store: Store, address: str) -> bytes:
@@ -138,16 +158,20 @@ def weights(store: Store, address: str) -> bytes:
 
 
 @pytest.mark.ray
-def test_ray_and_this_process_give_the_same_curves_bit_for_bit(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_trial", [False, True])
+def test_ray_and_this_process_give_the_same_curves_bit_for_bit(
+    ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
+) -> None:
     remote, here = Store(tmp_path / "remote"), Store(tmp_path / "here")
-    plan, outcome = run(ray_here, str(space_file), remote)
+    plan, outcome = run(ray_here, str(space_file), remote, in_trial=in_trial)
     assert outcome.computed == set(plan.stages) and not outcome.failed
     for address, stage in plan.stages.items():
         run_here(stage, here)
         mine, theirs = here.manifest(address), remote.manifest(address)
         assert mine is not None and theirs is not None
-        assert (theirs["executed"], mine["executed"]) == ("ray", "in_process")
+        assert mine["executed"] == "in_process"
         if isinstance(stage, Train):
+            assert theirs["executed"] == ("trial" if in_trial else "ray")
             assert curve(remote, address) == curve(here, address)
             assert weights(remote, address) == weights(here, address)
             assert theirs["sequence_hash"] == mine["sequence_hash"]
@@ -156,14 +180,71 @@ def test_ray_and_this_process_give_the_same_curves_bit_for_bit(ray_here: Any, sp
 
 
 @pytest.mark.ray
-def test_a_failed_stage_blocks_only_what_needs_it(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
-    plan, outcome = run(ray_here, f"{space_file}:partly", Store(tmp_path / "store"))
+@pytest.mark.slow
+def test_budgets_that_share_their_beginning_give_the_curves_of_runs_of_their_own(
+    ray_here: Any, space_file: Path, tmp_path: Path
+) -> None:
+    remote, here = Store(tmp_path / "remote"), Store(tmp_path / "here")
+    plan, outcome = run(ray_here, f"{space_file}:nested", remote)
+    assert outcome.computed == set(plan.stages)
+    assert sum(isinstance(stage, State) for stage in plan.stages.values()) == 2
+    for address, stage in plan.stages.items():
+        if isinstance(stage, State):
+            continue
+        run_here(stage, here)
+        if isinstance(stage, Train):
+            manifest = remote.manifest(address)
+            assert manifest is not None and manifest["start"] == plan.starts.get(address)
+            assert curve(remote, address) == curve(here, address)
+            assert weights(remote, address) == weights(here, address)
+
+
+@pytest.mark.ray
+def test_a_store_that_a_node_does_not_see_is_refused_with_its_address(
+    ray_here: Any, store: Store, remote: Store
+) -> None:
+    from harness.cluster import nodes
+
+    store.check()
+    nodes.check(store)
+    assert not list(Path(store.scratch).iterdir())  # no probe stays
+    # Ray's processes were started before the variables of the bucket were set: what this process sees, they do not.
+    with pytest.raises(InputError, match=r"^store = 's3://.*': node [\d.]+ does not see it \(.*\); use a directory"):
+        nodes.check(remote)
+    assert isinstance(remote.scratch, Url) and remote.scratch.find() == {}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("in_trial", [False, True])
+def test_a_failed_stage_blocks_only_what_needs_it(
+    ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
+) -> None:
+    store = Store(tmp_path / "store")
+    plan, outcome = run(ray_here, f"{space_file}:partly", store, in_trial=in_trial)
     by_label = {plans.label(s): d for d, s in plan.stages.items()}
     failed = next(d for label, d in by_label.items() if label.startswith("Counting"))
     assert set(outcome.failed) == {failed}
     assert "this source is broken on purpose" in outcome.failed[failed]
     assert outcome.blocked == {digest(p.train) for p in plan.points if p.arm == "broken"}
     assert outcome.computed == set(plan.stages) - {failed} - outcome.blocked
+    told = failure.read(store, failed)
+    assert told is not None and told.reason == outcome.failed[failed]
+    assert 'raise RuntimeError("this source is broken on purpose")' in "".join(told.last(20))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # five starts of two workers
+@pytest.mark.parametrize("in_trial", [False, True])
+def test_a_stage_whose_workers_die_again_and_again_gives_up(
+    ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
+) -> None:
+    workers = 1 if in_trial else 2
+    plan, outcome = run(ray_here, f"{space_file}:dying", Store(tmp_path / "store"), workers, in_trial=in_trial)
+    deadly = next(d for d, s in plan.stages.items() if plans.label(s).startswith("Counting"))
+    assert outcome.failed.keys() == {deadly}  # in brackets, what the other worker met when it was left alone
+    assert outcome.failed[deadly].startswith("its workers died 5 times at step 0 without a checkpoint in between (")
+    assert len(outcome.computed) == len(plan.stages) - 2
 
 
 @pytest.mark.ray
@@ -206,6 +287,77 @@ def test_a_killed_worker_goes_on_where_it_was_and_gives_the_same_curve(
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_run_that_stops_at_its_limit_goes_on_and_gives_the_same_curves(
+    ray_here: Any, space_file: Path, tmp_path: Path
+) -> None:
+    target = f"{space_file.parent / 'long.py'}:long"
+    store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
+    plan = plans.make(space.load(target))
+    allotment = allot(ray_here.most_resources(), plan.stages)
+    with Meter(Limit(hours=1.0), store, store.scratch / "stop" / "first") as meter:
+
+        def enough() -> None:
+            while not list(store.resume("").glob("*/live.json")):
+                time.sleep(0.05)
+            meter.limit = Limit(hours=0.0)
+
+        threading.Thread(target=enough, daemon=True).start()
+        options = Options(checkpoint_every_s=600, starts=plan.starts, stop=meter.stop)
+        outcome = ray_here.run(plan, store, allotment, options, meter)
+    assert meter.reached and not outcome.failed and not outcome.blocked
+    stopped = [d for d in outcome.left(plan.stages) if resume.committed_step(store.resume(d))]
+    assert stopped, "no stage was stopped in the middle"
+    assert all(store.open(d) is None and not (store.resume(d) / "live.json").exists() for d in stopped)
+    steps = {d: resume.committed_step(store.resume(d)) for d in stopped}
+    assert all(0 < step < plan.stages[d].steps for d, step in steps.items())
+    _, outcome = run(ray_here, target, store)
+    assert outcome.left(plan.stages) == [] and not outcome.failed
+    for address, stage in plan.stages.items():
+        run_here(stage, here)
+        if isinstance(stage, Train):
+            assert curve(store, address) == curve(here, address)
+            assert weights(store, address) == weights(here, address)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_stage_that_another_driver_begins_goes_on_there(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
+    target = f"{space_file.parent / 'long.py'}:long"
+    store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
+    plan = plans.make(space.load(target))
+    warm = next(
+        d for d, s in plan.stages.items() if isinstance(s, Train) and s.init is None and not s.corpus.source.stored
+    )
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    other: list[str] = []
+
+    def take_over() -> None:
+        while not list(store.resume(warm).glob("step-*")):
+            time.sleep(0.05)
+        starts.begin(store.resume(warm), "another driver", 1, 1)
+        while store.open(warm) is None:
+            # For two seconds both train. What one begins from, the other may remove: it begins again.
+            with contextlib.suppress(OSError, CheckpointException):
+                run_here(plan.stages[warm], store, Worker(executed="the other"))
+        other.append(warm)
+
+    thread = threading.Thread(target=take_over, daemon=True)
+    thread.start()
+    _, outcome = run(ray_here, target, store, every=0.5)
+    thread.join()
+    assert other and not outcome.failed
+    executed = {d: m["executed"] for d in plan.stages if (m := store.manifest(d)) is not None}
+    assert executed == {d: "the other" if d == warm else "ray" for d in plan.stages}
+    for address, stage in plan.stages.items():
+        run_here(stage, here)
+        if isinstance(stage, Train):
+            assert curve(store, address) == curve(here, address)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_two_workers_train_every_sequence_once_and_agree_with_one(
     ray_here: Any, space_file: Path, tmp_path: Path
 ) -> None:
@@ -222,47 +374,155 @@ def test_two_workers_train_every_sequence_once_and_agree_with_one(
             np.testing.assert_allclose(losses[0], losses[1], atol=2e-4)
 
 
-@given(units=st.sampled_from([1, 2, 4, 6]), first=st.integers(0, 5), steps=st.integers(6, 40), rows=st.integers(1, 3))
-def test_the_blocks_of_every_world_size_hold_each_steps_own_sequences(
-    units: int, first: int, steps: int, rows: int
-) -> None:
-    from harness.cluster.data import steps_per_block, unit_rows
-    from harness.sources.nca import NCA
+def small(units: int, rows: int, steps: int, depth: int = 1, seed: int = 0) -> Train:
+    """A stage of `steps` steps whose batch is `units` parts of `rows` sequences."""
+    from harness.sources.copying import Copy
     from harness.specs import Corpus, Llama, Recipe
 
-    batch = units * rows
-    model = Llama(depth=1, width=4, heads=1, mlp=4, context=8)
-    spec = Train(Corpus(NCA(states=2, grid=4)), steps * batch * 8, model, Recipe(lr=1.0, batch=batch))
-    per_block = steps_per_block(spec, units)
-    chunks = -(-(steps - first) // per_block)
-    for world in (w for w in range(1, units + 1) if units % w == 0):
-        for step in range(first, steps):
-            chunk, k = divmod(step - first, per_block)
-            got = []
-            for rank in range(world):
-                blocks = [b for b in range(chunks * units) if b % world == rank and b // units == chunk]
-                got += [i for b in blocks for i in unit_rows(spec, units, first, b)[k * rows : (k + 1) * rows].tolist()]
-            assert sorted(got) == list(range(step * batch, (step + 1) * batch))
+    model = Llama(depth=depth, width=4, heads=1, mlp=4, context=8)
+    return Train(Corpus(Copy(8, (2, 3))), steps * units * rows * 8, model, Recipe(lr=1.0, batch=units * rows), seed)
+
+
+class Blocks:
+    """The blocks of one rank, as a shard of a dataset gives them."""
+
+    def __init__(self, blocks: list[dict[str, Any]]) -> None:
+        self.blocks = blocks
+
+    def iter_batches(self, **_: Any) -> Iterator[dict[str, Any]]:
+        return iter(self.blocks)
+
+
+def check_shares(shares: list[list[Batch]], spec: Train, units: int, first: int) -> None:
+    """`shares` has the batches of every rank: together each step's own sequences, once, as evenly as units allow."""
+    batch, world = spec.recipe.batch, len(shares)
+    assert [len(share) for share in shares] == [spec.steps - first] * world
+    for step, parts in enumerate(zip(*shares, strict=True), first):
+        held = np.sort(np.concatenate([part.index for part in parts])).tolist()
+        assert held == list(range(step * batch, (step + 1) * batch))
+        allowed = Worker(world=world, units=units).rows(batch)
+        assert all(len(part.index) in allowed for part in parts)
+        assert len(allowed) <= 2 and min(allowed) > 0
+
+
+@given(
+    units=st.integers(1, 6),
+    data=st.data(),
+    first=st.integers(0, 5),
+    steps=st.integers(6, 40),
+    rows=st.integers(1, 3),
+)
+def test_every_world_size_up_to_the_units_trains_each_steps_own_sequences(
+    units: int, data: Any, first: int, steps: int, rows: int
+) -> None:
+    from harness.cluster.data import Generate, blocks_of, stream_shard
+
+    world = data.draw(st.integers(1, units))
+    spec = small(units, rows, steps)
+    generate = Generate(spec, units, first)
+    reader = spec.corpus.source.open()
+    count = blocks_of(spec, units, first, vary=units > 1)
+    kept = count // world * world  # Ray drops what does not go round evenly
+    shards = [[generate({"block": np.array([b])}) for b in range(rank, kept, world)] for rank in range(world)]
+    assert len({len(block["index"]) for shard in shards for block in shard}) == 1
+    for make in (
+        lambda rank: stream_shard(lambda: Blocks(shards[rank]), units, rank, world),
+        lambda rank: read_here(rank, world, units),
+    ):
+        shares = [list(make(rank)(spec, reader, first)) for rank in range(world)]
+        check_shares(shares, spec, units, first)
+        for share in shares:
+            for part in share:
+                inputs, targets = reader.sequences(spec.corpus.seed, part.index, 8)
+                assert (part.inputs == inputs).all() and (part.targets == targets).all()
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it copies its own settings
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Ray: padding is left unread
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_ray_deals_the_blocks_out_as_the_ranks_expect(ray_here: Any, world: int) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from harness.cluster import data
+
+    spec, first = small(units=4, rows=2, steps=50), 3
+    data.configure()
+    shards = data.sequences(spec, first, resources({"CPU": 4.0}, Workers(4, fewest=1))).streaming_split(
+        world, equal=True
+    )
+    reader = spec.corpus.source.open()
+
+    def share(rank: int) -> list[Batch]:
+        return list(data.stream_shard(lambda: shards[rank], 4, rank, world)(spec, reader, first))
+
+    with ThreadPoolExecutor(world) as pool:
+        check_shares(list(pool.map(share, range(world))), spec, 4, first)
+
+
+ONE = Workers()
+
+
+def at_once(cluster: dict[str, float], workers: Workers = ONE, concurrent: int | None = None) -> int:
+    """Stages of `workers` that run at once."""
+    stages = {str(seed): small(units=1, rows=32, steps=4, seed=seed) for seed in range(20)}
+    return allot(cluster, stages, (workers,), concurrent).at_once(stages)
 
 
 def test_a_cluster_that_cannot_fit_one_stage_is_refused_with_the_numbers() -> None:
+    gpus = {"CPU": 64.0, "GPU": 8.0}
     with pytest.raises(InputError, match=r"workers = 3: one stage needs 3 CPU and the cluster has 2"):
-        allot({"CPU": 2.0}, workers=3)
-    assert allot({"CPU": 2.0}).concurrent == 2
-    assert allot({"CPU": 64.0, "GPU": 8.0}, workers=4).concurrent == 2
-    assert allot({"CPU": 64.0, "GPU": 8.0}, workers=4, concurrent=1).concurrent == 1
-    assert allot({"CPU": 16.0, "memory": 4e9}).concurrent == 2
-    shared = allot({"CPU": 16.0, "GPU": 2.0}, generator_gpus=0.25)
-    assert shared.footprint == {"CPU": 2.0, "GPU": 1.0} and shared.concurrent == 2
+        resources({"CPU": 2.0}, Workers(3, fewest=3))
+    assert at_once({"CPU": 2.0}) == 2
+    assert at_once(gpus, Workers(4, fewest=4)) == 2
+    assert at_once(gpus, Workers(4, fewest=4), concurrent=1) == 1
+    assert at_once({"CPU": 16.0, "memory": 4e9}) == 2
+    shared = resources({"CPU": 16.0, "GPU": 2.0}, Workers(), generator_gpus=0.25)
+    assert shared.footprint(1) == {"CPU": 2.0, "GPU": 1.0}
     with pytest.raises(InputError, match=r"^generator_gpus = 0\.25: use 0: the cluster has no GPU$"):
-        allot({"CPU": 16.0}, generator_gpus=0.25)
+        resources({"CPU": 16.0}, Workers(), generator_gpus=0.25)
     with pytest.raises(InputError, match=r"^generator_gpus = 1\.0: use a share of a worker's GPU in \[0, 1\)$"):
-        allot({"CPU": 16.0, "GPU": 2.0}, generator_gpus=1.0)
+        resources({"CPU": 16.0, "GPU": 2.0}, Workers(), generator_gpus=1.0)
     with pytest.raises(InputError, match="needs 4 GPU and the cluster has 1"):
-        allot({"CPU": 64.0, "GPU": 1.0}, workers=4)
+        resources({"CPU": 64.0, "GPU": 1.0}, Workers(4, fewest=4))
+
+
+def test_stages_that_go_on_with_fewer_workers_are_admitted_by_the_fewest() -> None:
+    with pytest.raises(InputError, match=r"workers = 3:4: one stage needs 3 CPU and the cluster has 2"):
+        resources({"CPU": 2.0}, Workers(4, fewest=3))
+    assert resources({"CPU": 2.0}, Workers(4, fewest=1)).elastic
+    assert not resources({"CPU": 2.0}, Workers(2, fewest=2)).elastic
+    assert at_once({"CPU": 2.0}, Workers(4, fewest=1)) == 1
+    gpus = {"CPU": 64.0, "GPU": 12.0}
+    assert at_once(gpus, Workers(8, fewest=8)) == 1
+    assert at_once(gpus, Workers(8, fewest=4)) == 2  # one of 8, one of 4
+    assert at_once(gpus, Workers(8, fewest=5)) == 1
+    assert resources(gpus, Workers(8, fewest=1)).generators_for(3) == 3
+
+
+def test_small_stages_share_a_gpu_and_large_ones_get_many() -> None:
+    box = {"CPU": 16.0, "GPU": 2.0}
+    assert at_once(box, Workers(per_gpu=4)) == 8
+    with pytest.raises(InputError, match=r"^workers = '1/4': use whole workers: the cluster has no GPU$"):
+        resources({"CPU": 16.0}, Workers(per_gpu=4))
+    stages = {"small": small(units=1, rows=8, steps=4), "large": small(units=1, rows=8, steps=4, depth=40)}
+    params = stages["large"].model.params(stages["large"].io_width)
+    allotment = allot(box, stages, (Workers(per_gpu=4), Workers(2, fewest=2, params=params)))
+    assert (allotment.of["small"].gpu_share, allotment.of["small"].workers) == (0.25, 1)
+    assert (allotment.of["large"].gpu_share, allotment.of["large"].workers) == (1.0, 2)
+    assert not allotment.fits(["small"], "large") and not allotment.fits(["large"], "small")
+    assert allotment.fits([], "large")
+
+
+def test_stages_in_their_trials_hold_no_generators() -> None:
+    box = {"CPU": 16.0, "GPU": 2.0}
+    assert resources(box, Workers(), in_trial=True).footprint(1) == {"CPU": 1.0, "GPU": 1.0}
+    stage = {"two": small(units=2, rows=8, steps=4)}
+    assert not allot(box, stage, (Workers(2, fewest=2),), in_trial=True).of["two"].in_trial
+    assert allot(box, stage, in_trial=True).of["two"].in_trial
 
 
 def test_workers_that_do_not_divide_the_batch_are_refused(space_file: Path) -> None:
     plan = plans.make(space.load(str(space_file)))
     with pytest.raises(InputError, match=r"workers = 3: does not divide Recipe.batch = 8"):
-        check_divides(plan.stages.values(), 3)
+        allot({"CPU": 8.0}, plan.stages, (Workers(3, fewest=3),))

@@ -112,7 +112,6 @@ def test_the_exported_model_is_the_trained_one_to_the_bit(
     with torch.no_grad():
         want = model.logits(net.eval(), ids, "fp32")
         assert torch.equal(loaded(input_ids=ids).logits, want)
-        assert torch.equal(model.logits(loaded, ids, "fp32"), want)
 
 
 def test_the_tokenizer_gives_the_ids_that_were_trained_on(

@@ -4,18 +4,23 @@ import contextlib
 import hashlib
 import json
 import math
+import resource
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.multiprocessing.spawn import spawn
+from safetensors.torch import save_file
 
-from harness import loop, metrics, model, resume, stages
+from harness import layout, loop, metrics, model, resume, schedule, stages, tracking
 from harness.errors import InputError
+from harness.layout import Layout
 from harness.sources.copying import Copy
 from harness.sources.dyck import Dyck
 from harness.sources.iid import IID
@@ -23,9 +28,9 @@ from harness.sources.nca import NCA
 from harness.sources.shuffled import Shuffled
 from harness.specs import Corpus, Recipe, Sequences, Source, Train, Transfer, digest
 from harness.store import Store
-from harness.worker import Batch, Stream, Worker, read_here
-
-CLOCKS = ("tokens_per_s", "data_wait", "train_s", "wait_s", "wall_s", "device_s")
+from harness.worker import Batch, Options, Stream, Worker, read_here
+from tests import runs
+from tests.runs import KilledError, killed_at
 
 
 def run(stage: Any, store: Store, **worker: Any) -> dict[str, Any]:
@@ -44,15 +49,15 @@ def artifact(stage: Train, store: Store) -> Path:
 
 def curve(stage: Train, store: Store) -> list[dict[str, Any]]:
     """The rows, without what clocks say."""
-    rows = [json.loads(line) for line in (artifact(stage, store) / "curve.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
+    return runs.curve(store, digest(stage))
 
 
 def assert_close(got: list[dict[str, Any]], want: list[dict[str, Any]], tolerance: float) -> None:
     for a, b in zip(got, want, strict=True):
         assert {k for k, v in a.items() if v is None} == {k for k, v in b.items() if v is None}
         for name in (k for k, v in b.items() if v is not None):
-            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance), (b["step"], name)
+            got_values, want_values = ([v or 0.0 for v in x] if isinstance(x, list) else x for x in (a[name], b[name]))
+            assert got_values == pytest.approx(want_values, rel=tolerance, abs=tolerance), (b["step"], name)
 
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -77,7 +82,7 @@ def test_loss_falls_and_the_curve_says_how(spec: Train, store: Store) -> None:
     manifest = run(spec, store)
     rows = curve(spec, store)
     assert manifest["status"] == "finished"
-    assert [row["step"] for row in rows] == spec.evaluation.steps(spec.steps)
+    assert [row["step"] for row in rows] == spec.evaluation_steps
     assert [row["tokens"] for row in rows] == [row["step"] * spec.step_tokens for row in rows]
     assert rows[0]["loss_nats"] == pytest.approx(math.log(spec.vocab_size), abs=0.3)  # before training
     assert rows[0]["train_loss_nats"] is None
@@ -162,7 +167,7 @@ def test_micro_batches_change_nothing_but_rounding(
 ) -> None:
     whole, split = places("whole"), places("split")
     run(generated, whole)
-    run(generated, split, micro_batch=micro)
+    run(generated, split, options=Options(Layout(micro_batch=micro)))
     assert_close(curve(generated, split), curve(generated, whole), 1e-4)
 
 
@@ -189,25 +194,9 @@ def test_weight_decay_is_on_matrices_alone(generated: Train) -> None:
 # ---- killed and run again
 
 
-class KilledError(Exception):
-    pass
-
-
-def killed_at(step: int) -> Stream:
-    """A stream that ends as a killed process does, when `step` asks for its batch."""
-
-    def stream(spec: Train, reader: Sequences, first_step: int) -> Iterator[Batch]:
-        for i, batch in enumerate(read_here()(spec, reader, first_step), first_step):
-            if i == step:
-                raise KilledError
-            yield batch
-
-    return stream
-
-
 def kill(spec: Train, store: Store, step: int) -> None:
     with contextlib.suppress(KilledError):
-        run(spec, store, stream=killed_at(step), checkpoint_every_s=0)
+        run(spec, store, stream=killed_at(step, read_here()), options=Options(checkpoint_every_s=0))
         pytest.fail("was not killed")
 
 
@@ -235,14 +224,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(spec: Train, places: Callabl
 def test_a_run_killed_while_it_reports_goes_on(generated: Train, places: Callable[[str], Store]) -> None:
     whole, resumed = places("whole"), places("resumed")
     run(generated, whole)
-    at = generated.evaluation.steps(generated.steps)[2]
+    at = generated.evaluation_steps[2]
 
     def report(row: dict[str, Any]) -> None:
         if row["step"] == at:
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(generated, resumed, report=report, checkpoint_every_s=0)
+        run(generated, resumed, report=report, options=Options(checkpoint_every_s=0))
     assert stages.committed_step(generated, resumed) == at - 1
     run(generated, resumed)
     assert_equal_runs(generated, whole, resumed)
@@ -252,8 +241,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(spec: Train, pla
     whole, resumed = places("whole"), places("resumed")
     run(spec, whole)
     kill(spec, resumed, 7)
-    newest = next(resume.newest_first(resumed.resume(digest(spec))))
-    tensors = newest / "tensors.safetensors"
+    newest = Path(next(resume.newest_first(resumed.resume(digest(spec)))))
+    tensors = next(newest.glob("shard-*"))
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"\x55")
     assert stages.committed_step(spec, resumed) == 6
     run(spec, resumed)
@@ -264,7 +253,7 @@ def test_resuming_with_other_micro_batches_is_allowed(generated: Train, places: 
     whole, resumed = places("whole"), places("resumed")
     run(generated, whole)
     kill(generated, resumed, 5)
-    run(generated, resumed, micro_batch=2)
+    run(generated, resumed, options=Options(Layout(micro_batch=2)))
     assert_close(curve(generated, resumed), curve(generated, whole), 1e-4)
 
 
@@ -297,12 +286,15 @@ def test_published_weights_are_a_model_of_transformers(reading: Train, store: St
     data = metrics.HeldOut(*reader.held_out(spec.evaluation.sequences, spec.model.context), reader.token_bytes)
     loaded = AutoModelForCausalLM.from_pretrained(artifact(spec, store) / "weights")
     assert loaded.config.tie_word_embeddings == tied
-    sums = metrics.evaluate(loaded, data, "fp32", 0, 1, "cpu", 16)
-    assert sums.loss_nats == pytest.approx(curve(spec, store)[-1]["loss_nats"], rel=1e-6)
+    inputs, targets = (torch.from_numpy(a).long() for a in (data.inputs, data.targets))
+    with torch.no_grad():
+        theirs = loaded.eval()(input_ids=inputs).logits
+    loss = torch.nn.functional.cross_entropy(theirs.flatten(0, 1), targets.flatten())
+    assert float(loss) == pytest.approx(curve(spec, store)[-1]["loss_nats"], rel=1e-6)
     own = model.build(spec.model, spec.vocab_size)
     own.load_state_dict(stages.read_weights(store, digest(spec)), strict=not tied)
-    tokens = torch.from_numpy(data.inputs[:2]).long()
-    assert torch.equal(model.logits(own.eval(), tokens, "fp32"), model.logits(loaded.eval(), tokens, "fp32"))
+    with torch.no_grad():
+        assert torch.equal(model.logits(own.eval(), inputs, "fp32"), theirs)
 
 
 # ---- what goes wrong
@@ -369,28 +361,216 @@ def test_data_that_is_not_the_stages_is_never_trained_on(
     assert store.open(digest(generated)) is None
 
 
-# ---- several ranks
+# ---- what it tells
 
 
-def rank(number: int, world: int, spec: Train, root: Path) -> None:
-    """One of `world` processes of a stage, on gloo."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{root / 'rendezvous'}", rank=number, world_size=world
-    )
-    stages.run_train(spec, Store(root), Worker(rank=number, world=world, stream=read_here(number, world)))
-    torch.distributed.destroy_process_group()
+def test_every_row_says_how_fast_it_was_and_what_it_took(spec: Train, store: Store) -> None:
+    manifest = run(spec, store)
+    rows = [json.loads(line) for line in (artifact(spec, store) / "curve.jsonl").read_text().splitlines()]
+    assert rows[0]["mfu"] is None and rows[0]["grad_norm"] is None
+    assert all(row["grad_norm"] > 0 for row in rows[1:])
+    flops = spec.model.flops_per_token(spec.io_width)
+    for row in rows[1:]:
+        assert row["mfu"] == pytest.approx(row["tokens_per_s"] * flops / manifest["peak_flops"])
+        assert 2**20 < row["memory_bytes"] <= manifest["memory_bytes"]
+    frames = spec.corpus.source.frame_tokens
+    assert all(("accuracy_by_frame" in row) == (frames is not None) for row in rows)
+    if frames is not None:
+        assert rows[-1]["loss_by_frame"] == manifest["held_out"]["loss_by_frame"]
+    assert manifest["layout"] == {"sharding": "ddp", "micro_batch": 8, "recompute": False, "compile": False}
 
 
-def test_two_ranks_compute_what_one_does(generated: Train, places: Callable[[str], Store]) -> None:
-    one, two = places("one"), places("two")
-    two.root.mkdir()
-    run(generated, one)
-    spawn(rank, (2, generated, two.root), nprocs=2)
-    assert_close(curve(generated, two), curve(generated, one), 1e-5)
-    alone, shared = one.manifest(digest(generated)), two.manifest(digest(generated))
-    assert alone is not None and shared is not None
-    assert shared["world"] == 2
-    assert shared["sequence_hash"] == alone["sequence_hash"]
-    weights = [stages.read_weights(store, digest(generated)) for store in (one, two)]
-    for name in weights[0]:
-        assert torch.allclose(weights[0][name], weights[1][name], atol=1e-3), name
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """It reads its environment once a process."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_a_curve_is_mirrored_to_weights_and_biases_when_asked(
+    generated: Train, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    manifest = run(generated, store, options=Options(wandb="a-project", study="a study"))
+    assert manifest["notes"] == []
+    (logged,) = tmp_path.glob(f"wandb/offline-run-*/run-{digest(generated)[:32]}.wandb")
+    text = logged.read_bytes()
+    for word in (b"a-project", b"a study", b"loss_nats", b"accuracy_by_frame/03", b"tokens"):
+        assert word in text
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """A server that knows no key, as W&B's does when one has expired; the requests that it got."""
+    requests: list[str] = []
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            requests.append(self.path)
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 the name is the library's
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    yield requests
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_a_key_that_has_expired_is_told_once_a_study_and_costs_nothing(
+    generated: Train, store: Store, refusing: list[str]
+) -> None:
+    said = store.scratch / "no-wandb.txt"
+    options = Options(wandb="a-project", study="a study", wandb_trouble=said)
+    manifest = run(generated, store, options=options)
+    assert manifest["status"] == "finished"
+    assert len(manifest["notes"]) == 1 and manifest["notes"][0].startswith("no Weights & Biases: ")
+    asked = [path for path in refusing if path == "/graphql"]
+    assert asked
+    second = run(replace(generated, seed=6), store, options=options)
+    assert second["status"] == "finished" and second["notes"] == []
+    assert [path for path in refusing if path == "/graphql"] == asked
+    assert tracking.trouble(said) == manifest["notes"][0]
+    said.unlink()
+    assert len(run(replace(generated, seed=7), store, options=options)["notes"]) == 1
+
+
+# ---- settings
+
+
+def test_dropout_is_drawn_by_sequence_whatever_the_batch_and_the_restarts(
+    generated: Train, places: Callable[[str], Store]
+) -> None:
+    spec = replace(generated, recipe=replace(generated.recipe, attention_dropout=0.3))
+    run(generated, places("without"))
+    manifest = run(spec, places("with"))
+    assert manifest["layout"]["micro_batch"] == 1
+    assert curve(spec, places("with"))[0] == curve(generated, places("without"))[0]  # none in evaluation
+    assert curve(spec, places("with"))[-1]["loss_nats"] != curve(generated, places("without"))[-1]["loss_nats"]
+    kill(spec, places("resumed"), 5)
+    run(spec, places("resumed"))
+    assert_equal_runs(spec, places("with"), places("resumed"))
+    other = replace(spec, seed=6)
+    run(other, places("with"))
+    assert curve(other, places("with"))[-1] != curve(spec, places("with"))[-1]
+
+
+def test_a_wider_embedding_and_head_serve_two_vocabularies(generated: Train, reading: Train, store: Store) -> None:
+    wide = replace(generated.model, io_width=320)
+    first = replace(generated, model=wide)
+    later = replace(reading, model=wide).after(first, Transfer(reinit=()))
+    assert run(first, store)["params"] == wide.params(320)
+    assert run(later, store)["status"] == "finished"
+    weights = stages.read_weights(store, digest(later))
+    assert weights["model.embed_tokens.weight"].shape == (320, 16)
+    with pytest.raises(InputError, match=r"^Llama.io_width = 17: the corpus has a vocabulary of 18 tokens"):
+        replace(generated, model=replace(wide, io_width=17))
+
+
+# ---- bad input
+
+
+def test_a_checkpoint_of_another_stage_is_refused_before_training(generated: Train, store: Store) -> None:
+    kill(generated, store, 4)
+    other = replace(generated, seed=6)
+    shutil.copytree(store.resume(digest(generated)), store.resume(digest(other)))
+    with pytest.raises(InputError, match=r"^checkpoint = .*: is of stage [0-9a-f]{64}, not of [0-9a-f]{64}; remove it"):
+        run(other, store)
+    assert stages.committed_step(generated, store) == 4
+
+
+def test_weights_of_another_shape_are_refused_before_training(generated: Train, store: Store) -> None:
+    later = replace(generated, seed=6).after(generated, Transfer(reinit=()))
+    run(generated, store)
+    weights = stages.read_weights(store, digest(generated))
+    weights["model.norm.weight"] = torch.ones(3)
+    save_file(weights, artifact(generated, store) / "weights" / "model.safetensors")
+    with pytest.raises(
+        InputError, match=r"^weights of [0-9a-f]{12}: model.norm.weight = \(3,\): this stage needs \(16,\)"
+    ):
+        run(later, store)
+    assert store.open(digest(later)) is None
+
+
+def test_too_little_memory_is_told_before_training(
+    generated: Train, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "machine_memory", lambda: 2.0**17)
+    with pytest.raises(InputError, match=r"^memory = 0.00 GiB: a rank needs 0.00 GiB for even one sequence"):
+        run(generated, store)
+    assert store.open(digest(generated)) is None
+
+
+def test_a_full_disk_costs_a_checkpoint_and_no_more(generated: Train, places: Callable[[str], Store]) -> None:
+    whole, full = places("whole"), places("full")
+    run(generated, whole)
+    kill(generated, full, 3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(row: dict[str, Any]) -> None:
+        """As if the disk were full from the second evaluation on, until the stage ends."""
+        if row["step"] == generated.evaluation_steps[2]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    try:
+        with contextlib.suppress(KilledError):
+            run(generated, full, report=fill, stream=killed_at(9, read_here()), options=Options(checkpoint_every_s=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 3 <= stages.committed_step(generated, full) < 9
+    run(generated, full)
+    assert_equal_runs(generated, whole, full)
+
+
+def test_the_turns_of_the_schedule_are_kept(generated: Train, store: Store) -> None:
+    recipe = replace(generated.recipe, schedule="wsd", warmup=2 * generated.step_tokens, decay=0.25)
+    spec = replace(generated, recipe=recipe)
+    assert schedule.marks(spec) == {2, 9}
+    with contextlib.suppress(KilledError):
+        run(spec, store, stream=killed_at(11, read_here()), options=Options(checkpoint_every_s=3600))
+    assert [p.name for p in resume.newest_first(store.resume(digest(spec)))] == ["step-000000009", "step-000000002"]
+
+
+def test_a_notice_saves_at_once(generated: Train, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "NOTICE_S", 0.0)
+    asked: list[bool] = []
+
+    def notice() -> bool:
+        asked.append(len(asked) == 4)
+        return asked[-1]
+
+    options = Options(checkpoint_every_s=3600)
+    with contextlib.suppress(KilledError):
+        run(generated, store, stream=killed_at(7, read_here()), options=options, notice=notice)
+    assert len(asked) == 7
+    assert stages.committed_step(generated, store) == 5
+
+
+def test_a_stage_that_follows_another_goes_on_as_if_it_had_not_been_killed(
+    generated: Train, reading: Train, places: Callable[[str], Store]
+) -> None:
+    spec = reading.after(generated, Transfer(reinit=("embeddings", "norms[0]"), blocks="resampled"))
+    for store in (places("whole"), places("resumed")):
+        run(generated, store)
+    run(spec, places("whole"))
+    kill(spec, places("resumed"), 6)
+    run(spec, places("resumed"))
+    assert_equal_runs(spec, places("whole"), places("resumed"))

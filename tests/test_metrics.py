@@ -14,27 +14,40 @@ from harness.metrics import HeldOut
 from harness.sources.nca import NCA
 
 
-class Table(torch.nn.Module):
-    """A model of bigrams: the logits of the next token are a row of `table`. Called as transformers' models are."""
+class Model(torch.nn.Module):
+    """What logits are, from `logits(inputs)`; called as the harness's model is."""
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor, each: bool) -> Any:
+        assert each
+        logits = self.logits(inputs)
+        nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return nats.view_as(targets), logits.argmax(-1) == targets
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class Table(Model):
+    """A model of bigrams: the logits of the next token are a row of `table`."""
 
     def __init__(self, table: Any) -> None:
         super().__init__()
         self.table = torch.nn.Parameter(torch.as_tensor(table, dtype=torch.float32))
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
-        return type("Output", (), {"logits": self.table[input_ids]})
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.table[inputs]
 
 
-class Copier(torch.nn.Module):
+class Copier(Model):
     """Knows what followed the last occurrence of the token, and is `sure` of it; else uniform over `vocab`."""
 
     def __init__(self, vocab: int, sure: float) -> None:
         super().__init__()
         self.vocab, self.sure = vocab, sure
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
-        logits = torch.zeros(*input_ids.shape, self.vocab)
-        for row, tokens in enumerate(input_ids.tolist()):
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*inputs.shape, self.vocab)
+        for row, tokens in enumerate(inputs.tolist()):
             followed: dict[tuple[int, ...], int] = {}
             for t in range(len(tokens)):
                 if t >= 2:
@@ -42,7 +55,7 @@ class Copier(torch.nn.Module):
                 known = followed.get(tuple(tokens[t - 1 : t + 1]))
                 if known is not None:
                     logits[row, t, known] = self.sure
-        return type("Output", (), {"logits": logits})
+        return logits
 
 
 def held_out(n: int = 7, context: int = 12, vocab: int = 5, masked: int = 3) -> HeldOut:

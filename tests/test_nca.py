@@ -171,9 +171,9 @@ def test_a_band_without_rules_is_refused_with_the_measured_share() -> None:
 
 
 def test_acceptance_is_a_share_of_fresh_candidates() -> None:
-    assert NCA().open().acceptance(16) == 1.0
-    low, high = (NCA(band=b).open().acceptance(600) for b in ((0.0, 0.4), (0.5, 1.0)))
-    both = NCA(band=(0.0, 1.0)).open().acceptance(600)
+    assert NCA().open().accepted(16)[0] == 1.0
+    low, high = (NCA(band=b).open().accepted(600)[0] for b in ((0.0, 0.4), (0.5, 1.0)))
+    both = NCA(band=(0.0, 1.0)).open().accepted(600)[0]
     assert 0 < low < 1 and 0 < high < 1 and low + high < both == 1.0
 
 
@@ -184,7 +184,7 @@ def test_bands_look_as_they_did_over_65536_rules(
     band: tuple[float, float], share: float, bits: float, copied: float
 ) -> None:
     reader = NCA(band=band).open()
-    assert abs(reader.acceptance(2048) - share) < 4 * (share * (1 - share) / 2048) ** 0.5
+    assert abs(reader.accepted(2048)[0] - share) < 4 * (share * (1 - share) / 2048) ** 0.5
     inputs, _ = reader.sequences(0, np.arange(512), 26 * 38)
     patches = inputs.reshape(512, 26, 38)[:, :, 1:-1]
     p = np.bincount(patches.ravel()) / patches.size
@@ -256,3 +256,10 @@ def test_the_largest_vocabulary_fits() -> None:
     source = NCA(states=10, grid=6, patch=3)
     inputs, _ = source.open().sequences(0, np.arange(8), 64)
     assert source.vocab_size == 10**9 + 2 and inputs.min() >= 0 and inputs.max() == 10**9 + 1
+
+
+def test_the_complexity_of_what_is_trained_on_lies_in_the_band() -> None:
+    share, low = NCA(band=(0.2, 0.4)).open().accepted(400)
+    _, all_rules = NCA().open().accepted(400)
+    assert 0 < share < 1 and low is not None and all_rules is not None and 0.2 < low < 0.4 < all_rules
+    assert NCA(band=(0.99, 1.0)).open().accepted(16) == (0.0, None)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray import tune
 
+from harness import cost
 from harness import plan as plans
 from harness.errors import InputError
 from harness.plan import make, register, registered_revisions
@@ -103,18 +104,18 @@ def test_ten_thousand_points_are_planned() -> None:
 
 def test_cost_counts_each_stage_once_and_alone_counts_every_cell() -> None:
     plan = make(study())
-    whole = plans.cost(plan.stages.values())
+    whole = cost.cost(plan.stages.values())
     assert whole.tokens == 3 * 1024 + 3 * 512 + 6 * 1024
     assert whole.flops == sum(s.flops for s in plan.stages.values() if isinstance(s, Train))
     assert whole.bytes == 4 * (3 * MODEL.params(10_002) + 9 * MODEL.params(300))
     # by itself every cell of the two arms has a baseline and a warm start of its own
-    assert plans.alone(plan).tokens == 6 * (1024 + 512 + 1024)
-    assert plans.alone(plan).flops > whole.flops
+    assert cost.alone(plan).tokens == 6 * (1024 + 512 + 1024)
+    assert cost.alone(plan).flops > whole.flops
 
 
 def test_one_arm_of_its_own_saves_nothing() -> None:
     plan = make(study(arms=[nca]))
-    assert plans.alone(plan).tokens == plans.cost(plan.stages.values()).tokens
+    assert cost.alone(plan).tokens == cost.cost(plan.stages.values()).tokens
 
 
 # ---- the registered plan
@@ -190,7 +191,7 @@ def test_a_plan_that_says_the_same_is_registered_once(store: Store) -> None:
     before = (store.study("s") / "points.json").read_bytes()
     register(make(study()), store, {})
     assert (store.study("s") / "points.json").read_bytes() == before
-    assert [p.name for p in store.study("s").iterdir()] == ["points.json"]
+    assert [p.name for p in Path(store.study("s")).iterdir()] == ["points.json"]
 
 
 def test_a_plan_that_changes_is_kept_beside_its_successor(store: Store) -> None:

@@ -142,13 +142,14 @@ MORE: dict[type, dict[str, Any]] = {
     Corpus: {"source": NCA(grid=8, states=3), "seed": 1, "epochs": 2},
     Llama: {
         "depth": 3, "width": 32, "heads": 4, "mlp": 25, "context": 24, "tied": False, "rope_theta": 5e3,
-        "norm_eps": 1e-6, "init_std": 0.03, "embed_std": 0.03,
+        "norm_eps": 1e-6, "init_std": 0.03, "embed_std": 0.03, "io_width": 20_000,
     },
     Recipe: {
         "lr": 2e-3, "batch": 4, "schedule": "wsd", "warmup": 1024, "horizon": 2**20, "decay": 0.3, "final_lr": 0.1,
         "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.99, "eps": 1e-7, "clip": None, "precision": "bf16",
+        "attention_dropout": 0.1,
     },
-    Evaluation: {"points": 5, "sequences": 7},
+    Evaluation: {"points": 5, "sequences": 7, "skip": 3},
     Transfer: {"reinit": (), "embed_std": 0.3, "blocks": "permuted"},
     Train: {
         "corpus": Corpus(NCA(grid=8, states=3)), "tokens": 11 * STEP, "model": Llama(),
@@ -175,6 +176,15 @@ def test_every_field_is_part_of_the_identity(kind: type, name: str) -> None:
     found = differences(changed, value)
     # A nested value says which of its own fields differ; a stage is not entered.
     assert {d.split(".")[0] for d in found} == set(changes)
+
+
+def test_a_setting_that_came_later_leaves_the_addresses_of_those_who_do_not_use_it() -> None:
+    later = {(kind, f.name) for kind in PLAIN for f in fields(kind) if f.metadata.get("neutral")}
+    assert later == {(Llama, "io_width"), (Recipe, "attention_dropout"), (Evaluation, "skip")}
+    for kind, name in later:
+        value: Any = PLAIN[kind]
+        assert name not in canonical(value)
+        assert canonical(replace(value, **{name: MORE[kind][name]}))[name] == MORE[kind][name]
 
 
 def test_differences_are_dotted_names_and_only_those_that_differ() -> None:

@@ -11,7 +11,7 @@ from harness.modules import MODULES
 from harness.sources.nca import NCA
 from harness.sources.text import BPE, Text
 from harness.specs import Corpus, Llama, Recipe, Train, Transfer
-from harness.transfer import initial_weights, scales
+from harness.transfer import Scales, initial_weight
 
 MODEL = Llama(depth=2, width=16, heads=2, mlp=24, context=32, tied=False, init_std=0.25, embed_std=0.5)
 SCRATCH = Train(Corpus(NCA(states=3, grid=4)), 1024, MODEL, Recipe(lr=1e-3, batch=8), seed=4)
@@ -23,7 +23,14 @@ def shapes(spec: Train) -> dict[str, torch.Size]:
 
 
 def start(spec: Train, parent: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    return initial_weights(spec, shapes(spec), parent)
+    return {name: initial_weight(spec, name, shape, parent) for name, shape in shapes(spec).items()}
+
+
+def scales(weights: dict[str, torch.Tensor]) -> dict[str, float]:
+    found = Scales()
+    for name, weight in weights.items():
+        found.add(name, weight)
+    return found.found()
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import DataError, load, manifests, missing
-from analysis.frame import MEASURES, axis_value
+from analysis import DataError, Results, load, manifests, missing
+from analysis.frame import MEASURES, axis_value, spent_flops
+from analysis.stored import parse
 
+from .simulated import BANDS, peak, simulate
 from .synthetic_store import GRID, Store, law
 
 TEXT = 100_000
@@ -134,6 +136,180 @@ def test_a_curve_without_checksum_is_still_checked(store: Store, lines: list[str
         load(root, "s")
 
 
+def without_checksums(stage: Path) -> None:
+    (stage / "DONE").write_text(json.dumps({"attempt": "attempt-1", "files": {}}))
+
+
+def test_a_damaged_line_among_many_curves_is_found(tmp_path: Path) -> None:
+    root = simulate(tmp_path, bands=BANDS[:2], sizes=["small"], evaluations=8)
+    stages = sorted(p for p in (root / "stages").iterdir() if list(p.glob("*/curve.jsonl")))
+    [curve] = stages[3].glob("*/curve.jsonl")
+    lines = curve.read_text().splitlines()
+    done = json.loads((stages[3] / "DONE").read_text())
+    (stages[3] / "DONE").write_text(json.dumps(done | {"files": {}}))
+    for damage, says in (
+        (lines[2][:40], "is not JSON"),
+        ('{"step": 1, "loss_nats": 2.0}', "lacks tokens"),
+        ('{"step": 1, "tokens": 2.5, "loss_nats": 2.0}', "tokens is 2.5"),
+        ('{"step": 1, "tokens": 4, "loss_nats": "2.0"}', "loss_nats is '2.0'"),
+        (f"{lines[2]}{lines[3]}", "is not JSON"),
+        (lines[1], "do not ascend"),
+    ):
+        curve.write_text("\n".join([*lines[:2], damage, *lines[3:]]))
+        with pytest.raises(DataError, match=says) as raised:
+            load(root, "simulated")
+        assert str(curve) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_curves_parsed_together_are_those_parsed_line_by_line(tmp_path: Path) -> None:
+    root = simulate(tmp_path, bands=BANDS[:2], sizes=["small"], seeds=2, evaluations=8)
+    frame = load(root, "simulated")
+    for stage, rows in frame.groupby("stage"):
+        [curve] = (root / "stages" / str(stage)).glob("*/curve.jsonl")
+        said = [json.loads(line) for line in curve.read_text().splitlines()]
+        for name in ("step", "tokens", "loss_nats", "grad_norm", "induction_nats"):
+            expected = np.array([np.nan if row[name] is None else row[name] for row in said], float)
+            np.testing.assert_array_equal(rows[name].to_numpy(float), expected)
+
+
+def test_blank_lines_unknown_fields_and_nan_are_read(store: Store) -> None:
+    root, stage = one_stage(store)
+    without_checksums(stage)
+    last = f'{{"step": 2, "tokens": {TEXT}, "loss_nats": NaN}}'
+    first = '{"step": 0, "tokens": 0, "loss_nats": 8, "new": {"a": [1]}, "accuracy": null}'
+    (stage / "attempt-1" / "curve.jsonl").write_text(
+        f'{first}\n\n{{"step": 1, "tokens": 5, "loss_nats": 7.0, "accuracy": 0.5}}\n{last}\n'
+    )
+    frame = load(root, "s")
+    assert frame["tokens"].tolist() == [0, 5, TEXT] and frame["loss_nats"].tolist()[:2] == [8.0, 7.0]
+    assert math.isnan(frame["loss_nats"].iloc[-1]) and frame["accuracy"].isna().tolist() == [True, False, True]
+
+
+def test_a_curve_that_ends_before_its_run_did_is_damaged(store: Store) -> None:
+    root, stage = one_stage(store)
+    without_checksums(stage)
+    curve = stage / "attempt-1" / "curve.jsonl"
+    curve.write_text("".join(curve.read_text().splitlines(keepends=True)[:-3]))
+    with pytest.raises(DataError, match=rf"curve.jsonl: ends at \d+ of {TEXT} tokens"):
+        load(root, "s")
+
+
+def test_a_curve_with_a_gap_is_read_across_it(store: Store) -> None:
+    text = 1_000_000
+    at = np.round(GRID * text)
+    kept = (GRID < 0.3) | (GRID > 0.5)
+    for seed in range(4):
+        base = store.point("scratch", {"seed": seed}, [store.train(f"a{seed}", text, law(at) + 0.01 * seed)])
+        nca = store.train(f"b{seed}", text, law(at * 1.5)[kept] + 0.01 * seed, at=at[kept])
+        store.point("nca", {"seed": seed}, [nca], base)
+    [effect] = Results.from_store(store.register("s", ["seed"]), "s").effects.to_dict("records")
+    assert effect["n_pairs"] == 4 and effect["speedup"] == pytest.approx(1.5, rel=0.02)
+
+
+def test_too_few_evaluations_and_one_seed_and_no_baseline_carry_no_verdict(store: Store) -> None:
+    text = 1_000_000
+    at = np.round(GRID * text)
+    base = store.point("scratch", {"seed": 0}, [store.train("a", text, law(at))])
+    store.point("few", {"seed": 0}, [store.train("few", text, [3, 2.9], at=[text // 2, text])], base)
+    store.point("one", {"seed": 0}, [store.train("one", text, law(at * 1.5))], base)
+    never = store.point("scratch", {"seed": 1}, [store.train("c", text, [], done=False)])
+    store.point("alone", {"seed": 1}, [store.train("alone", text, law(at))], never)
+    results = Results.from_store(store.register("s", ["seed"]), "s")
+    verdicts = dict(zip(results.effects["arm"], results.verdicts["verdict"], strict=True))
+    assert verdicts == {
+        "few": "no verdict (0 pairs, 4 needed)",
+        "one": "no verdict (1 pair, 4 needed)",
+        "alone": "no verdict (0 pairs, 4 needed)",
+    }
+    one = results.effects.set_index("arm").loc["one"]
+    assert one["speedup"] == pytest.approx(1.5, rel=0.02) and math.isnan(one["speedup_lo"])
+    assert results.missing["arm"].tolist() == ["scratch"]
+
+
+def test_flops_of_a_diverged_run_are_those_up_to_its_end() -> None:
+    document = {"status": "diverged", "tokens": 100, "flops": 1000, "generation_flops": 50, "spec": {"tokens": 1000}}
+    assert spent_flops(document) == (100, 5)
+    assert spent_flops(document | {"status": "finished"}) == (1000, 50)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"points": {}}, "points is no list"),
+        ({"stages": []}, "stages is no dict"),
+        ({"points": [{"arm": "scratch"}]}, "point 0 has no usable axes, stage, chain"),
+        ({"points": [7]}, "point 0 has no usable arm"),
+        ({"hash": None, "arms": 3}, "arms is no list"),
+    ],
+)
+def test_a_plan_that_is_no_plan_is_named(store: Store, change: dict[str, object], says: str) -> None:
+    root, _ = one_stage(store)
+    path = root / "studies" / "s" / "points.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=says) as raised:
+        load(root, "s")
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"study": "s"', b"\xff\xfe", b"[1]", b"[" * 100_000])
+def test_a_plan_that_is_unreadable_is_named(store: Store, content: bytes) -> None:
+    root, _ = one_stage(store)
+    (root / "studies" / "s" / "points.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"points\.json: "):
+        Results.from_store(root, "s")
+
+
+@pytest.mark.parametrize("field", [{"baseline": 5}, {"baseline": "scratch"}, {"chain": []}, {"tokens": []}])
+def test_a_point_that_leads_nowhere_is_named(store: Store, field: dict[str, object]) -> None:
+    root, _ = one_stage(store)
+    path = root / "studies" / "s" / "points.json"
+    plan = json.loads(path.read_text())
+    plan["points"][0] |= field
+    path.write_text(json.dumps(plan))
+    with pytest.raises(DataError, match="point 0 has no usable"):
+        load(root, "s")
+
+
+def test_a_manifest_without_what_every_table_needs_is_named(store: Store) -> None:
+    root, stage = one_stage(store)
+    without_checksums(stage)
+    path = stage / "attempt-1" / "manifest.json"
+    document = json.loads(path.read_text())
+    for name in ("tokens", "spec", "hardware"):
+        path.write_text(json.dumps({k: v for k, v in document.items() if k != name}))
+        with pytest.raises(DataError, match=rf"manifest.json: lacks {name}"):
+            load(root, "s")
+
+
+def test_a_file_that_cannot_be_opened_is_named(store: Store) -> None:
+    root, stage = one_stage(store)
+    (stage / "attempt-1" / "curve.jsonl").unlink()
+    (stage / "attempt-1" / "curve.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"curve.jsonl: cannot be read \(Is a directory\)"):
+        load(root, "s")
+
+
+def test_numbers_beyond_64_bits_stay_exact(store: Store) -> None:
+    flops = 3 * 10**20
+    digest = store.train("large", TEXT, LOSS, flops=flops)
+    store.point("scratch", {"seed": 0}, [digest])
+    frame = load(store.register("s", ["seed"]), "s")
+    assert frame["flops_total"].iloc[-1] == flops
+
+
+def test_a_large_study_has_the_effects_it_was_made_with(tmp_path: Path) -> None:
+    root = simulate(tmp_path, arms=("nca", "copy"), bands=BANDS[1:3], sizes=["small", "large"], evaluations=24)
+    results = Results.from_store(root, "simulated")
+    assert len(results.effects) == 8 and results.missing.empty
+    for _, effect in results.effects.iterrows():
+        low, _, high = effect["band"].partition("-")
+        true = peak((float(low), float(high)), effect["size"], effect["budget"])
+        assert effect["speedup"] == pytest.approx(true, rel=0.04)
+    again = simulate(tmp_path / "again", arms=("nca", "copy"), bands=BANDS[1:3], sizes=["small", "large"],
+                     evaluations=24)  # fmt: skip
+    pd.testing.assert_frame_equal(results.frame, load(again, "simulated"))
+
+
 def test_an_unknown_study_lists_the_known(demo: Path) -> None:
     with pytest.raises(DataError, match="no such study; this store has demo"):
         load(demo, "dmeo")
@@ -159,3 +335,11 @@ def test_a_study_of_nothing_finished_is_an_empty_frame(store: Store) -> None:
     store.point("scratch", {"seed": 0}, [store.train("scratch", TEXT, [], done=False)])
     frame = load(store.register("s", ["seed"]), "s")
     assert isinstance(frame, pd.DataFrame) and frame.empty and "loss_nats" in frame
+
+
+@pytest.mark.parametrize("name", ["flops", "generation_flops"])
+def test_flops_beyond_64_bits_stay_whole(name: str) -> None:
+    assert parse("x", b'{"%s": 123456789012345678901, "nan": NaN}' % name.encode())[name] == 123456789012345678901
+    assert parse("x", b'{"%s": 123456789012345678901}' % name.encode())[name] == 123456789012345678901
+    points = parse("x", b'{"points": [{"flops": [1, 123456789012345678901]}, {"flops": 2}, 3]}')["points"]
+    assert points[0]["flops"] == [1, 123456789012345678901]

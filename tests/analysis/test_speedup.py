@@ -9,19 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.intervals import holm, t_interval
-from analysis.smoothing import Curve, smooth
-from analysis.speedup import (
+from analysis.metrics.intervals import holm, paired, welch
+from analysis.metrics.smoothing import Curve, smooth
+from analysis.metrics.speedup import (
+    Test,
     auc_gain,
     crossings,
     gap_curve,
-    inverted_welch,
+    headline,
+    inverted,
     net_speedup,
     read_pair,
     speedup_curve,
-    welch_p_value,
+    speedup_p_values,
 )
-from analysis.tables import Results
+from analysis.results import Results
 
 from .synthetic_store import GRID, Store, law
 
@@ -80,31 +82,42 @@ def simulate(rng: np.random.Generator, speedup: float, seeds: int, shared: float
     return pairs
 
 
-def test_the_paired_interval_covers_as_often_as_it_says() -> None:
-    rng, hits, runs = np.random.default_rng(0), 0, 300
-    for _ in range(runs):
-        readings = [read_pair(b, t).ln_speedup for b, t in simulate(rng, 1.5, 5, 0.008)]
-        _, low, high = t_interval(readings)
-        hits += low <= math.log(1.5) <= high
-    assert 0.92 <= hits / runs <= 0.98
-
-
-def test_inverted_welch_covers_unpaired_runs_and_agrees_with_its_own_p_value() -> None:
+@pytest.mark.parametrize(("test", "shared"), [(paired, 0.008), (welch, 0.0)])
+def test_an_inverted_test_covers_and_agrees_with_its_own_p_value(test: Test, shared: float) -> None:
     rng, hits, runs = np.random.default_rng(1), 0, 60
     for _ in range(runs):
-        baselines, treated = zip(*simulate(rng, 1.3, 5, 0.0), strict=True)
-        _, low, high = inverted_welch(baselines, treated)
+        baselines, treated = zip(*simulate(rng, 1.3, 5, shared), strict=True)
+        _, low, high = inverted(baselines, treated, test)
         hits += low <= math.log(1.3) <= high
-        for edge in (low, high):
-            assert welch_p_value(baselines, treated, edge) == pytest.approx(0.05, abs=0.01)
+        assert speedup_p_values(baselines, treated, (low, high), test) == pytest.approx(0.05, abs=0.01)
     assert hits / runs >= 0.88
 
 
-def test_inverted_welch_leaves_an_end_open_that_the_data_do_not_close() -> None:
+@pytest.mark.parametrize("test", [paired, welch])
+def test_an_inverted_test_leaves_an_end_open_that_the_data_do_not_close(test: Test) -> None:
     rng = np.random.default_rng(2)
     wide = [curve(law(TOKENS) + rng.normal(0, 9)) for _ in range(3)]
-    _, low, high = inverted_welch(wide, wide[::-1])
+    _, low, high = inverted(wide, wide[::-1], test)
     assert low == -math.inf and high == math.inf
+
+
+@pytest.mark.parametrize("level", [2.4, 9.0])
+def test_an_effect_beyond_what_was_measured_is_bounded_on_one_side(level: float) -> None:
+    baselines = [curve(law(TOKENS) + 0.001 * i) for i in range(4)]
+    flat = [curve(np.full(len(TOKENS), level) + 0.002 * i) for i in range(4)]
+    found = headline(baselines, flat, math.log(1.05))
+    edge = math.log(TOKENS[-1] / TOKENS[0])
+    assert found.ln_speedup == pytest.approx((edge, edge, math.inf) if level < 3 else (-edge, -math.inf, -edge))
+    assert found.p < 0.001
+
+
+def test_the_test_of_no_effect_is_that_of_the_gap() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        baselines, treated = zip(*simulate(rng, 1.02, 5, 0.008), strict=True)
+        found = headline(baselines, treated, math.log(1.05))
+        assert (found.gap.low > 0) == (found.ln_speedup.low > 0) and (found.gap.high < 0) == (found.ln_speedup.high < 0)
+        assert (found.p < 0.05) == (found.gap.low > 0 or found.gap.high < 0)
 
 
 @given(st.floats(0.2, 5), st.floats(1e3, 1e9), st.floats(1e2, 1e9))
@@ -128,8 +141,8 @@ def test_the_speedup_curve_ends_at_the_headline() -> None:
     rng = np.random.default_rng(3)
     for true in (1.4, 0.7):
         pairs = simulate(rng, true, 4, 0.01)
-        headline = math.exp(np.mean([read_pair(b, t).ln_speedup for b, t in pairs]))
-        assert speedup_curve(pairs)["speedup"].iloc[-1] == pytest.approx(headline, rel=1e-6)
+        found = headline([b for b, _ in pairs], [t for _, t in pairs], 0.0).ln_speedup.mean
+        assert speedup_curve(pairs)["speedup"].iloc[-1] == pytest.approx(math.exp(found), rel=1e-6)
 
 
 def test_curves_that_cross_are_reported_where_they_do_and_noise_is_not() -> None:
@@ -174,10 +187,10 @@ def test_a_cell_counts_what_came_before_the_text(store: Store) -> None:
     assert effect["ppl_change_pct"] == pytest.approx(100 * math.expm1(-effect["dloss_nats"]))
 
 
-def test_pairing_that_buys_nothing_gives_way_to_welch(store: Store) -> None:
+def test_pairs_are_pairs_whatever_their_correlation(store: Store) -> None:
     effect = study(store, lambda s: law(1.5 * TOKENS) + 0.01 * (3 - s)).effects.iloc[0]
     assert effect["pair_corr"] == pytest.approx(-1)
-    assert effect["estimator"] == "LOESS, inverted Welch"
+    assert effect["estimator"] == "LOESS, paired t"
     assert effect["speedup_lo"] < 1.5 < effect["speedup_hi"]
 
 

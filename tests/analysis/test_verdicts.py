@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.tables import Results
+from analysis.results import Results
 from analysis.verdicts import decide, worst
 
 from .synthetic_store import GRID, LEARNED, Store, law

@@ -1,0 +1,81 @@
+"""Claims: said in a study, checked against its arms and axes, registered with its plan."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness import claims, plan
+from harness.claims import Beats, Choose, Claim, Same, Trend
+from harness.errors import InputError
+from harness.sources.dyck import Dyck
+from harness.space import Study
+from harness.specs import Corpus, Llama, Recipe, Train
+
+ANY: Any = str
+MODEL = Llama(depth=1, width=16, heads=2, mlp=32, context=32)
+
+
+def scratch(seed: int) -> Train:
+    return Train(Corpus(Dyck(k=2), seed), 256, MODEL, Recipe(lr=1e-3, batch=2), seed)
+
+
+def nca(seed: int, band: float) -> Train:
+    return scratch(seed).after(Train(Corpus(Dyck(k=3), seed), 256, MODEL, Recipe(lr=band, batch=2), seed))
+
+
+def study(*said: Claim, **options: Any) -> Study:
+    over = {"seed": 0, "band": 1e-3}
+    return Study("demo", "?", scratch, [nca], over, claims=said, **options)
+
+
+def test_claims_are_registered_with_the_plan_and_change_its_hash() -> None:
+    without, with_claim = plan.make(study()).registered, plan.make(study(claims.speedup())).registered
+    assert "claims" not in without and without["hash"] != with_claim["hash"]
+    (found,) = json.loads(json.dumps(with_claim["claims"]))
+    assert found["id"] == "C2" and found["family"] == "F1" and found["needs"] == "any"
+    assert found["tests"][0]["type"] == "Beats" and found["tests"][0]["published"] == [1.4, 1.6]
+    other = plan.make(study(claims.speedup(), claims.perplexity())).registered
+    assert other["hash"] != with_claim["hash"]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ((claims.structure(controls=["shuffled"]),), "'shuffled': the study has no such arm; it has scratch, nca"),
+        ((Claim("X", "?", [Trend("nca", "scratch", "size")]),), "'size': the study has no such axis"),
+        ((claims.speedup(), claims.speedup()), "give every claim an id of its own"),
+        ((Claim("X", "?", [Beats("nca", "scratch", choose=Choose("k", [1]))]),), "'k': the study has no such axis"),
+    ],
+)
+def test_a_claim_about_what_the_study_lacks_is_refused(said: tuple[Claim, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        study(*said)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Claim("X", "?", []), "give at least one test"),
+        (lambda: Claim("", "?", [Same("a", "b")]), "give the claim a name"),
+        (lambda: Claim("X", "?", [Same("a", "b")], needs=ANY("most")), "use 'all' or 'any'"),
+        (lambda: Beats("a", "a"), "an arm cannot beat itself"),
+        (lambda: Beats("a", "b", ANY("loss")), "use one of"),
+        (lambda: Same("a", "b", 0.0), "use nats above 0"),
+        (lambda: Choose("band", []), "name the seeds to choose by"),
+        (lambda: claims.matching([], ["code"]), "name levels on both sides"),
+    ],
+)
+def test_bad_claims(make: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_every_claim_of_the_paper_is_there_by_its_number() -> None:
+    made = [
+        claims.learned(), claims.perplexity(), claims.speedup(), claims.beats_text(), claims.beats_dyck(),
+        claims.structure(), claims.attention(), claims.matching(["web"], ["code"]), claims.token_scaling(),
+        claims.size_scaling(), claims.not_the_schedule(), claims.rule_diversity(), claims.nuisances(["hot"]),
+    ]  # fmt: skip
+    assert [c.id for c in made] == [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)]
+    assert all(c.family for c in made)
