@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from harness.worker import Options, Stream, read_here
 MODEL = Llama(depth=3, width=64, heads=4, mlp=160, context=256)
 TEXT = Text.stdlib(tokenizer=BPE(512), documents=40, held_out=0.1)
 AUTOMATA = NCA(states=2, grid=8, patch=2, band=(0.08, 0.21))
+PAPER_AUTOMATA = NCA(band=(0.5, 1.0))
+CONTEXT = 1024
+"""Of the data path: the paper's automata and context. The small ones above take more of a core a token, and 64 consumers
+would wait for two cores to generate, not for the path."""
 CONSUMER_TOKENS_PER_S = 20_000
 """What one consumer trains on: MODEL on one core."""
 CONSUMERS = (1, 4, 16, 64)
@@ -100,9 +105,10 @@ def consume(streams: list[Stream], spec: Train) -> dict[str, float]:
 def data_path(consumers: int, seconds: float) -> dict[str, float]:
     """Ray Data beside the generator called by every consumer in this process."""
     rows = 8
-    steps = int(seconds * CONSUMER_TOKENS_PER_S / (rows * MODEL.context))
+    steps = int(seconds * CONSUMER_TOKENS_PER_S / (rows * CONTEXT))
     recipe = Recipe(lr=3e-3, batch=rows * consumers)
-    spec = Train(Corpus(AUTOMATA, 0), steps * consumers * rows * MODEL.context, MODEL, recipe, 0)
+    model = replace(MODEL, context=CONTEXT)
+    spec = Train(Corpus(PAPER_AUTOMATA, 0), steps * consumers * rows * CONTEXT, model, recipe, 0)
     here = consume([read_here(rank, consumers) for rank in range(consumers)], spec)
     data.configure()
     given = resources({"CPU": float(consumers)}, Workers(consumers, consumers))
@@ -316,7 +322,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS), help=f"(default {','.join(PARTS)})")
     parser.add_argument("--stages", type=int, default=3, help="of each kind, for the overhead (default 3)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the data path (default 20)")
+    parser.add_argument("--seconds", type=float, default=80.0, help="of the data path (default 80)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results: dict[str, float] = {}
