@@ -101,8 +101,8 @@ def learned_contrasts(
         needed, p = float(r.needed_nats), float(r.p_needed)
         name, of = f"{label(r)}, first stage", int(r.n_runs)
         rows.append(Contrast(name, measure, "nats", of, gain, needed, needed, needed, p, p, unit_of="runs"))
-    lacking = f"no first stage of {test['arm']} with simple predictors is finished"
-    return rows or [_nothing(f"{test['arm']}, first stage", measure, "nats", lacking)]
+    why = f"no first stage of {test['arm']} with simple predictors is finished"
+    return rows or [_nothing(f"{test['arm']}, first stage", measure, "nats", why)]
 
 
 class Thresholds(NamedTuple):
@@ -130,7 +130,7 @@ def _beats(test: Mapping[str, Any], versus: Versus, sesoi: float, label: Callabl
         name = f"{label(cell)} against {test['than']}{how}"
         found = effect(cell, test["measure"])
         if found is None:
-            rows.append(_nothing(name, measure, unit, _why(cell, test["than"])))
+            rows.append(_nothing(name, measure, unit, lacking(cell, test["than"])))
             continue
         interval = Interval(*(exp(v) for v in found.interval)) if ratio else found.interval
         p_above, p_below = (found.p(math.log(v) if ratio else v) for v in (limits.above, limits.below))
@@ -168,9 +168,9 @@ def _matching(test: Mapping[str, Any], versus: Versus, _: float, label: Callable
             d: sorted((c for c in group if str(c.axes[test["domain"]]) == d), key=lambda c: c.complexity)
             for d in domains
         }
-        lacking = [d for d, of in grid.items() if len({c.complexity for c in of if c.finished()}) < 2]
-        if lacking:
-            rows.append(_nothing(name, measure, "nats", f"needs two bands for each of {', '.join(lacking)}"))
+        few = [d for d, of in grid.items() if len({c.complexity for c in of if c.finished()}) < 2]
+        if few:
+            rows.append(_nothing(name, measure, "nats", f"needs two bands for each of {', '.join(few)}"))
             continue
         seeds, y = by_seed([c for d in domains for c in grid[d]], "gap")
         sizes = {len(of) for of in grid.values()}
@@ -216,7 +216,7 @@ def _same(test: Mapping[str, Any], versus: Versus, _: float, label: Callable[[Ce
         name = f"{label(cell)} like {test['other']}"
         found = effect(cell, "gap")
         if found is None:
-            rows.append(_nothing(name, "room to inequality", "nats", _why(cell, test["other"])))
+            rows.append(_nothing(name, "room to inequality", "nats", lacking(cell, test["other"])))
             continue
         mean, low, high = found.interval
         side = 1.0 if mean >= 0 else -1.0
@@ -238,7 +238,8 @@ def _sample(
     )
 
 
-def _why(cell: Cell, than: str) -> str:
+def lacking(cell: Cell, than: str) -> str:
+    """Why nothing can be read from a cell of an arm against `than`."""
     if cell.unlike:
         return f"{cell.unlike} differ"
     if not cell.finished():
@@ -248,9 +249,9 @@ def _why(cell: Cell, than: str) -> str:
     return "runs diverged or have too few evaluations"
 
 
-def _nothing(name: str, measure: str, unit: str, lacking: str) -> Contrast:
+def _nothing(name: str, measure: str, unit: str, why: str) -> Contrast:
     none = math.nan
-    return Contrast(name, measure, unit, 0, Interval(none, none, none), none, none, none, none, none, lacking=lacking)
+    return Contrast(name, measure, unit, 0, Interval(none, none, none), none, none, none, none, none, lacking=why)
 
 
 def _given(test: Mapping[str, Any], name: str, otherwise: float) -> float:

@@ -37,6 +37,7 @@ from analysis.metrics.proxy import EarlySignal, early_signals, proxy_table
 from analysis.metrics.response import Response, Surface, response_table, responses, surface_table, surfaces
 from analysis.metrics.scaling import Scaling, multiplier_table, scaling_table, scalings
 from analysis.metrics.speedup import speedup_curve
+from analysis.published.beside import beside
 
 EXPORT = 1
 """The format of an exported directory."""
@@ -129,14 +130,22 @@ class Results:
     @cached_property
     def claims(self) -> Claims:
         """The registered claims, decided."""
+        return decided(self.plan, self.versus, self.learned)
 
-        def versus(arm: str, than: str) -> list[Cell]:
-            if than not in against:
-                against[than] = cells(self.frame, self.plan, self.stages, than)
-            return [cell for cell in against[than] if cell.arm == arm]
+    def versus(self, arm: str, than: str) -> list[Cell]:
+        """Cells of an arm against another."""
+        if than not in self._against:
+            self._against[than] = cells(self.frame, self.plan, self.stages, than)
+        return [cell for cell in self._against[than] if cell.arm == arm]
 
-        against = {str(self.plan["baseline"]): self.cells}
-        return decided(self.plan, versus, self.learned)
+    @cached_property
+    def _against(self) -> dict[str, list[Cell]]:
+        return {str(self.plan["baseline"]): self.cells}
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """What others reported on the registered claims, beside the study's own estimates of the same measures."""
+        return beside(self.plan, self.versus)
 
     @cached_property
     def deviations(self) -> pd.DataFrame:
@@ -219,6 +228,7 @@ class Results:
             "endpoint_effects": self.endpoint_effects,
             "claims": self.claims.verdicts,
             "claim_rows": self.claims.rows,
+            "published": self.published,
             "s_curve": self.s_curve,
             "learned": self.learned,
             "response": response_table(self.responses),
