@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.cells import Cell, Run
 from analysis.frame import DataError
+from analysis.metrics.benchmarks import LOWER, gains, named
 from analysis.metrics.endpoints import at_longest
 from analysis.metrics.intervals import Interval, t_interval, t_p_value
 from analysis.metrics.matching import contrast_by_seed, slopes_by_seed
@@ -83,7 +84,9 @@ class Contrast:
 def contrasts(test: Mapping[str, Any], versus: Versus, sesoi: float, label: Callable[[Cell], str]) -> list[Contrast]:
     """Rows of `test`, as points.json has it. `sesoi` is the study's smallest speedup of interest, `label` names a cell.
     Raises DataError for a test of an unknown type."""
-    kinds = {"Beats": _beats, "Trend": _trend, "Matching": _matching, "Carries": _carries, "Same": _same}
+    kinds = {
+        "Beats": _beats, "Trend": _trend, "Matching": _matching, "Carries": _carries, "Same": _same, "Scores": _scores,
+    }  # fmt: skip
     if test["type"] not in kinds:
         raise DataError(f"points.json: test {test['type']}: this version knows {', '.join(kinds)}; use its own version")
     return kinds[test["type"]](test, versus, sesoi, label)
@@ -227,6 +230,28 @@ def _same(test: Mapping[str, Any], versus: Versus, _: float, label: Callable[[Ce
         measure = f"{within:g} nats minus the distance"
         rows.append(Contrast(name, measure, "nats", found.n, room, 0.0, 0.0, 0.0, p, p, cells=(cell,)))
     return rows or [_nothing(f"{test['arm']} like {test['other']}", "gap", "nats", "no such points are planned")]
+
+
+def _scores(test: Mapping[str, Any], versus: Versus, _: float, label: Callable[[Cell], str]) -> list[Contrast]:
+    benchmark, metric, least = test["benchmark"], test["metric"], float(test["at_least"])
+    k = test["k"] if metric == "pass" else None
+    measure, unit = f"gain in {named(metric, k)} on {benchmark}", "nats" if metric in LOWER else "share"
+    rows = []
+    for cell in at_longest(c for c in versus(test["arm"], test["than"]) if benchmark in c.benchmarks):
+        name = f"{label(cell)} against {test['than']}, {benchmark}"
+        found = gains(cell, benchmark, metric, k)
+        if found.lacking:
+            rows.append(_nothing(name, measure, unit, found.lacking))
+            continue
+        values = found.values
+        p_above, p_below = t_p_value(values), t_p_value(values, least)
+        gain = t_interval(values)
+        rows.append(
+            Contrast(name, measure, unit, len(values), gain, 0.0, least, least, p_above, p_below, cells=(cell,))
+        )
+    return rows or [
+        _nothing(f"{test['arm']} against {test['than']}, {benchmark}", measure, unit, "no such evaluations are planned")
+    ]
 
 
 def _sample(

@@ -27,6 +27,7 @@ from analysis.frame import (
     table,
 )
 from analysis.metrics import learned as learned_check
+from analysis.metrics.benchmarks import benchmark_effects, benchmark_table
 from analysis.metrics.budget import mrs_table, transfer_table
 from analysis.metrics.effects import effect_table, pair_table
 from analysis.metrics.endpoints import endpoints
@@ -148,6 +149,16 @@ class Results:
         return beside(self.plan, self.versus)
 
     @cached_property
+    def benchmarks(self) -> pd.DataFrame:
+        """Scores of every run on the study's benchmarks, those that wait included."""
+        return benchmark_table(self.plan, self.stages)
+
+    @cached_property
+    def benchmark_effects(self) -> pd.DataFrame:
+        """Gains in these scores over the baseline, exploratory."""
+        return benchmark_effects(self.cells, self.plan)
+
+    @cached_property
     def deviations(self) -> pd.DataFrame:
         return deviations(self.plan, self.earlier, self.stages)
 
@@ -231,6 +242,8 @@ class Results:
             "published": self.published,
             "s_curve": self.s_curve,
             "learned": self.learned,
+            "benchmarks": self.benchmarks,
+            "benchmark_effects": self.benchmark_effects,
             "response": response_table(self.responses),
             "surface": surface_table(self.surfaces),
             "matching": matching_table(self.matchings),
