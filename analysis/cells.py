@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +55,8 @@ class Run:
     """Mean gzip ratio of what the first stage was trained on, as measured; NaN where it was not."""
     bits_per_byte: float
     """Held-out bits a byte at the end; NaN where the text has no bytes."""
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Manifests of its finished evaluations by benchmark."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,8 @@ class Cell:
     differs_in: str
     horizons: int = 1
     """Text budgets, each trained to the end of its schedule, that its curves lie across; 1 for curves of one run."""
+    benchmarks: list[str] = field(default_factory=list)
+    """Names of what its runs are, or are to be, evaluated on."""
 
     @property
     def unlike(self) -> str:
@@ -178,6 +182,7 @@ def cells(
             key = (point["arm"], *axes.values())
             differs = point["differs_in"] if against is None else []
             cell = found.setdefault(key, Cell(point["arm"], axes, [], "; ".join(differs)))
+            cell.benchmarks.extend(b for b in sorted(point.get("benchmarks") or {}) if b not in cell.benchmarks)
             cell.pairs.append(Pair(seed, run(index), run(partner)))
     return list(found.values())
 
@@ -328,6 +333,7 @@ def _run(
         params=int(last.get("params_body", last.get("params", 0))),
         complexity=scores[0] if scores else math.nan,
         bits_per_byte=bits or math.nan,
+        benchmarks={name: stages[d] for name, d in (point.get("benchmarks") or {}).items() if d in stages},
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.cells import Cell, Run
 from analysis.frame import DataError
+from analysis.metrics.benchmarks import LOWER, gains, named
 from analysis.metrics.endpoints import at_longest
 from analysis.metrics.intervals import Interval, t_interval, t_p_value
 from analysis.metrics.matching import contrast_by_seed, slopes_by_seed
@@ -83,7 +84,9 @@ class Contrast:
 def contrasts(test: Mapping[str, Any], versus: Versus, sesoi: float, label: Callable[[Cell], str]) -> list[Contrast]:
     """Rows of `test`, as points.json has it. `sesoi` is the study's smallest speedup of interest, `label` names a cell.
     Raises DataError for a test of an unknown type."""
-    kinds = {"Beats": _beats, "Trend": _trend, "Matching": _matching, "Carries": _carries, "Same": _same}
+    kinds = {
+        "Beats": _beats, "Trend": _trend, "Matching": _matching, "Carries": _carries, "Same": _same, "Scores": _scores,
+    }  # fmt: skip
     if test["type"] not in kinds:
         raise DataError(f"points.json: test {test['type']}: this version knows {', '.join(kinds)}; use its own version")
     return kinds[test["type"]](test, versus, sesoi, label)
@@ -101,8 +104,8 @@ def learned_contrasts(
         needed, p = float(r.needed_nats), float(r.p_needed)
         name, of = f"{label(r)}, first stage", int(r.n_runs)
         rows.append(Contrast(name, measure, "nats", of, gain, needed, needed, needed, p, p, unit_of="runs"))
-    lacking = f"no first stage of {test['arm']} with simple predictors is finished"
-    return rows or [_nothing(f"{test['arm']}, first stage", measure, "nats", lacking)]
+    why = f"no first stage of {test['arm']} with simple predictors is finished"
+    return rows or [_nothing(f"{test['arm']}, first stage", measure, "nats", why)]
 
 
 class Thresholds(NamedTuple):
@@ -130,7 +133,7 @@ def _beats(test: Mapping[str, Any], versus: Versus, sesoi: float, label: Callabl
         name = f"{label(cell)} against {test['than']}{how}"
         found = effect(cell, test["measure"])
         if found is None:
-            rows.append(_nothing(name, measure, unit, _why(cell, test["than"])))
+            rows.append(_nothing(name, measure, unit, lacking(cell, test["than"])))
             continue
         interval = Interval(*(exp(v) for v in found.interval)) if ratio else found.interval
         p_above, p_below = (found.p(math.log(v) if ratio else v) for v in (limits.above, limits.below))
@@ -168,9 +171,9 @@ def _matching(test: Mapping[str, Any], versus: Versus, _: float, label: Callable
             d: sorted((c for c in group if str(c.axes[test["domain"]]) == d), key=lambda c: c.complexity)
             for d in domains
         }
-        lacking = [d for d, of in grid.items() if len({c.complexity for c in of if c.finished()}) < 2]
-        if lacking:
-            rows.append(_nothing(name, measure, "nats", f"needs two bands for each of {', '.join(lacking)}"))
+        few = [d for d, of in grid.items() if len({c.complexity for c in of if c.finished()}) < 2]
+        if few:
+            rows.append(_nothing(name, measure, "nats", f"needs two bands for each of {', '.join(few)}"))
             continue
         seeds, y = by_seed([c for d in domains for c in grid[d]], "gap")
         sizes = {len(of) for of in grid.values()}
@@ -216,7 +219,7 @@ def _same(test: Mapping[str, Any], versus: Versus, _: float, label: Callable[[Ce
         name = f"{label(cell)} like {test['other']}"
         found = effect(cell, "gap")
         if found is None:
-            rows.append(_nothing(name, "room to inequality", "nats", _why(cell, test["other"])))
+            rows.append(_nothing(name, "room to inequality", "nats", lacking(cell, test["other"])))
             continue
         mean, low, high = found.interval
         side = 1.0 if mean >= 0 else -1.0
@@ -229,6 +232,28 @@ def _same(test: Mapping[str, Any], versus: Versus, _: float, label: Callable[[Ce
     return rows or [_nothing(f"{test['arm']} like {test['other']}", "gap", "nats", "no such points are planned")]
 
 
+def _scores(test: Mapping[str, Any], versus: Versus, _: float, label: Callable[[Cell], str]) -> list[Contrast]:
+    benchmark, metric, least = test["benchmark"], test["metric"], float(test["at_least"])
+    k = test["k"] if metric == "pass" else None
+    measure, unit = f"gain in {named(metric, k)} on {benchmark}", "nats" if metric in LOWER else "share"
+    rows = []
+    for cell in at_longest(c for c in versus(test["arm"], test["than"]) if benchmark in c.benchmarks):
+        name = f"{label(cell)} against {test['than']}, {benchmark}"
+        found = gains(cell, benchmark, metric, k)
+        if found.lacking:
+            rows.append(_nothing(name, measure, unit, found.lacking))
+            continue
+        values = found.values
+        p_above, p_below = t_p_value(values), t_p_value(values, least)
+        gain = t_interval(values)
+        rows.append(
+            Contrast(name, measure, unit, len(values), gain, 0.0, least, least, p_above, p_below, cells=(cell,))
+        )
+    return rows or [
+        _nothing(f"{test['arm']} against {test['than']}, {benchmark}", measure, unit, "no such evaluations are planned")
+    ]
+
+
 def _sample(
     name: str, measure: str, unit: str, values: np.ndarray, above: float, below: float, cells: Sequence[Cell]
 ) -> Contrast:
@@ -238,7 +263,8 @@ def _sample(
     )
 
 
-def _why(cell: Cell, than: str) -> str:
+def lacking(cell: Cell, than: str) -> str:
+    """Why nothing can be read from a cell of an arm against `than`."""
     if cell.unlike:
         return f"{cell.unlike} differ"
     if not cell.finished():
@@ -248,9 +274,9 @@ def _why(cell: Cell, than: str) -> str:
     return "runs diverged or have too few evaluations"
 
 
-def _nothing(name: str, measure: str, unit: str, lacking: str) -> Contrast:
+def _nothing(name: str, measure: str, unit: str, why: str) -> Contrast:
     none = math.nan
-    return Contrast(name, measure, unit, 0, Interval(none, none, none), none, none, none, none, none, lacking=lacking)
+    return Contrast(name, measure, unit, 0, Interval(none, none, none), none, none, none, none, none, lacking=why)
 
 
 def _given(test: Mapping[str, Any], name: str, otherwise: float) -> float:

@@ -21,7 +21,8 @@ h1 { font-size: clamp(1.5rem, 3.6vw, 2.1rem); line-height: 1.2; margin: 6px 0 16
   letter-spacing: -0.01em; max-width: 30em; text-wrap: balance; }
 h2 { font-size: 1.25rem; margin: 64px 0 10px; padding-top: 18px; border-top: 1px solid var(--line); font-weight: 650; }
 h3 { font-size: 1rem; margin: 28px 0 6px; font-weight: 650; }
-p, li { max-width: 46em; } p { margin: 0 0 12px; } ul { padding-left: 1.2em; margin: 0 0 16px; }
+p, li { max-width: 46em; overflow-wrap: break-word; } p { margin: 0 0 12px; }
+ul { padding-left: 1.2em; margin: 0 0 16px; }
 .over { color: var(--soft); font-size: .875rem; margin: 0; } .note { color: var(--soft); font-size: .875rem; }
 .lead { font-size: 1.0625rem; padding-left: 16px; border-left: 3px solid var(--accent); margin: 0 0 28px; }
 .lead p:last-child { margin: 0; }

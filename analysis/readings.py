@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from analysis.cells import Cell, Run
 from analysis.metrics.endpoints import at_longest, endpoints
 from analysis.metrics.intervals import Interval, t_interval, t_p_value
-from analysis.metrics.seeds import block, ln_net_flops, ln_net_tokens, ln_speedup, loss_gap
-from analysis.metrics.speedup import headline, speedup_p_values
+from analysis.metrics.seeds import block, ln_net_flops, ln_net_tokens, ln_speedup, ln_speedup_above, loss_gap
+from analysis.metrics.speedup import NEAR_TARGETS, headline, speedup_p_values
 
 
 class Effect(NamedTuple):
@@ -27,6 +28,8 @@ VALUES: Mapping[str, Callable[[Run, Run], float]] = {
     "speedup": ln_speedup,
     "net_speedup_tokens": ln_net_tokens,
     "net_speedup_flops": ln_net_flops,
+    "speedup_5_mnats_up": partial(ln_speedup_above, nats=NEAR_TARGETS[0]),
+    "speedup_20_mnats_up": partial(ln_speedup_above, nats=NEAR_TARGETS[1]),
 }
 """A measure of a treated run against its baseline: nats, or ln of a ratio."""
 
@@ -37,7 +40,7 @@ def effect(cell: Cell, measure: str) -> Effect | None:
     if not runs or not cell.same_budget:
         return None
     baselines, treated = [b.curve for _, b in runs if b.curve], [t.curve for t, _ in runs if t.curve]
-    if measure in ("net_speedup_tokens", "net_speedup_flops"):
+    if measure not in ("gap", "speedup"):
         values = np.array([VALUES[measure](t, b) for t, b in runs])
         return Effect(t_interval(values), lambda null: t_p_value(values, null), len(values))
     found = headline(baselines, treated, 0.0)

@@ -11,6 +11,7 @@ from analysis.sections.claims import claims
 from analysis.sections.curves import crossing_sentences, curves
 from analysis.sections.first_stages import first_stages, induction
 from analysis.sections.opening import cell_table, claim_table, claimed_cells, finding, opening, question
+from analysis.sections.reasoning import reasoning
 from analysis.sections.record import environment, repeat
 
 
@@ -44,6 +45,7 @@ def blocks(results: Results, beside: Sequence[Results] = ()) -> list[Block]:
         *curves(results, claimed_cells(results)),
         *arms.endpoints(results),
         *arms.controls(results),
+        *reasoning(results),
         *first_stages(results),
         *induction(results),
         *scaling.complexity(results),

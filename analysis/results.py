@@ -27,6 +27,7 @@ from analysis.frame import (
     table,
 )
 from analysis.metrics import learned as learned_check
+from analysis.metrics.benchmarks import benchmark_effects, benchmark_table
 from analysis.metrics.budget import mrs_table, transfer_table
 from analysis.metrics.effects import effect_table, pair_table
 from analysis.metrics.endpoints import endpoints
@@ -37,6 +38,7 @@ from analysis.metrics.proxy import EarlySignal, early_signals, proxy_table
 from analysis.metrics.response import Response, Surface, response_table, responses, surface_table, surfaces
 from analysis.metrics.scaling import Scaling, multiplier_table, scaling_table, scalings
 from analysis.metrics.speedup import speedup_curve
+from analysis.published.beside import beside
 
 EXPORT = 1
 """The format of an exported directory."""
@@ -129,14 +131,32 @@ class Results:
     @cached_property
     def claims(self) -> Claims:
         """The registered claims, decided."""
+        return decided(self.plan, self.versus, self.learned)
 
-        def versus(arm: str, than: str) -> list[Cell]:
-            if than not in against:
-                against[than] = cells(self.frame, self.plan, self.stages, than)
-            return [cell for cell in against[than] if cell.arm == arm]
+    def versus(self, arm: str, than: str) -> list[Cell]:
+        """Cells of an arm against another."""
+        if than not in self._against:
+            self._against[than] = cells(self.frame, self.plan, self.stages, than)
+        return [cell for cell in self._against[than] if cell.arm == arm]
 
-        against = {str(self.plan["baseline"]): self.cells}
-        return decided(self.plan, versus, self.learned)
+    @cached_property
+    def _against(self) -> dict[str, list[Cell]]:
+        return {str(self.plan["baseline"]): self.cells}
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """What others reported on the registered claims, beside the study's own estimates of the same measures."""
+        return beside(self.plan, self.versus)
+
+    @cached_property
+    def benchmarks(self) -> pd.DataFrame:
+        """Scores of every run on the study's benchmarks, those that wait included."""
+        return benchmark_table(self.plan, self.stages)
+
+    @cached_property
+    def benchmark_effects(self) -> pd.DataFrame:
+        """Gains in these scores over the baseline, exploratory."""
+        return benchmark_effects(self.cells, self.plan)
 
     @cached_property
     def deviations(self) -> pd.DataFrame:
@@ -219,8 +239,11 @@ class Results:
             "endpoint_effects": self.endpoint_effects,
             "claims": self.claims.verdicts,
             "claim_rows": self.claims.rows,
+            "published": self.published,
             "s_curve": self.s_curve,
             "learned": self.learned,
+            "benchmarks": self.benchmarks,
+            "benchmark_effects": self.benchmark_effects,
             "response": response_table(self.responses),
             "surface": surface_table(self.surfaces),
             "matching": matching_table(self.matchings),

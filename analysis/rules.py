@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.contrasts import thresholds
+from analysis.metrics.benchmarks import LOWER, named
 from analysis.verdicts import LEAST_PAIRS
 
 MEASURES = {
@@ -59,6 +60,14 @@ def rule(test: Mapping[str, Any], sesoi: float) -> str:
         return (
             f"Supported if the interval of the loss gap between {test['arm']} and {test['other']} lies within "
             f"{test['within']:g} nats of 0, contradicted if it lies outside."
+        )
+    if kind == "Scores":
+        k = test["k"] if test["metric"] == "pass" else None
+        unit = " nats" if test["metric"] in LOWER else ""
+        return (
+            f"Supported if the gain of {test['arm']} over {test['than']} in {named(test['metric'], k)} on "
+            f"{test['benchmark']}, paired by seed, lies above 0 with its interval and is at least "
+            f"{test['at_least']:g}{unit}; contradicted if it lies below that with its interval."
         )
     return f"A test of the kind {kind}."
 

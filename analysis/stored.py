@@ -100,11 +100,13 @@ POINT = {"arm": str, "axes": dict, "stage": str, "chain": list, "tokens": list, 
 def _check_point(path: Path, i: int, point: Any, count: int) -> None:
     wrong = [n for n, kind in POINT.items() if not isinstance(point, dict) or not isinstance(point.get(n), kind)]
     if not wrong:
-        base = point.get("baseline")
+        base, benchmarks = point.get("baseline"), point.get("benchmarks")
         if base is not None and not (isinstance(base, int) and 0 <= base < count):
             wrong = ["baseline"]
         elif not point["chain"] or not len(point["chain"]) == len(point["tokens"]) == len(point["flops"]):
             wrong = ["chain"]
+        elif benchmarks is not None and not isinstance(benchmarks, dict):
+            wrong = ["benchmarks"]
     if wrong:
         raise DataError(f"{path}: point {i} has no usable {', '.join(wrong)}; register the study again")
 
@@ -241,9 +243,16 @@ TRAINED = ("tokens", "flops", "params", "spec", "held_out", "hardware", "threads
 """Fields of the manifest of a training stage that everything else relies on."""
 
 
+EVALUATED = ("spec", "problems", "scores")
+"""The same of an evaluation."""
+
+
 def _manifest(done: Attempt) -> dict[str, Any]:
     path = f"{done.directory}/manifest.json"
-    document = parse(path, _published(done, "manifest.json"), ("kind", "status"))
+    content = _published(done, "manifest.json")
+    document = parse(path, content, ("kind", "status"))
+    if document["kind"] == "Evaluate":
+        return parse(path, content, EVALUATED)
     if document["kind"] != "Train":
         return document
     lacking = [name for name in TRAINED if document.get(name) is None]

@@ -61,7 +61,7 @@ def trials(plan: dict[str, Any], stages: dict[str, dict[str, Any]]) -> pd.DataFr
             row["arms"][point["arm"]] = None
             row |= {axis: None for axis in axes if row[axis] != values[axis]}
             before, flops_before, parent = before + row["tokens"], row["flops_total"], digest
-    for digest, document in stages.items():
+    for digest, document in sorted(stages.items()):
         if digest not in found:
             nothing: dict[str, Any] = {
                 "parent_id": "",

@@ -122,7 +122,26 @@ class Same:
         require(self.arm != self.other, "Same.other", self.other, "name another arm")
 
 
-Test = Learned | Beats | Trend | Matching | Carries | Same
+@dataclass(frozen=True)
+class Scores:
+    """`arm` scores better than `than` on a benchmark of the study: the gain in `metric` (of pass@k at `k`), paired by
+    seed, lies above 0 with its interval and is at least `at_least`, a share of the problems (nats for "answer_nats", of
+    which less is better). Refuted where it lies below that. A row for every setting of the axes."""
+
+    arm: str
+    than: str
+    benchmark: str
+    metric: str = "pass"
+    k: int = 1
+    at_least: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.arm != self.than, "Scores.than", self.than, "an arm cannot beat itself")
+        require(self.k >= 1, "Scores.k", self.k, "use a whole number of at least 1")
+        require(self.at_least > 0, "Scores.at_least", self.at_least, "use a gain above 0")
+
+
+Test = Learned | Beats | Trend | Matching | Carries | Same | Scores
 
 
 @dataclass(frozen=True)
@@ -227,6 +246,14 @@ def token_scaling(along: str = "nca_tokens", arm: str = "nca", than: str = "scra
 def size_scaling(along: str = "depth", arm: str = "nca", than: str = "scratch") -> Claim:
     """C9."""
     return Claim("C9", "The speedup grows with the model.", [Trend(arm, than, along, "speedup")], "C9")
+
+
+def reasoning(arm: str = "nca", than: str = "scratch", benchmarks: Sequence[str] = ()) -> Claim:
+    """C10, by the loss on answers (or code) that were held out, a row a benchmark; and by pass@1 on `benchmarks` of the
+    study, which models near guessing do not move."""
+    loss = Beats(arm, than, "gap", at_least=PERPLEXITY_NATS, below=PERPLEXITY_NATS)
+    tests: list[Test] = [loss, *(Scores(arm, than, benchmark) for benchmark in benchmarks)]
+    return Claim("C10", f"{arm} reasons better than {than}: it gives right answers more probability.", tests, "C10")
 
 
 def not_the_schedule(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness import claims, plan
-from harness.claims import Beats, Choose, Claim, Same, Trend
+from harness.claims import Beats, Choose, Claim, Same, Scores, Trend
 from harness.errors import InputError
 from harness.sources.dyck import Dyck
 from harness.space import Study
@@ -63,6 +63,9 @@ def test_a_claim_about_what_the_study_lacks_is_refused(said: tuple[Claim, ...], 
         (lambda: Beats("a", "b", ANY("loss")), "use one of"),
         (lambda: Same("a", "b", 0.0), "use nats above 0"),
         (lambda: Choose("band", []), "name the seeds to choose by"),
+        (lambda: Scores("a", "a", "gsm8k"), "an arm cannot beat itself"),
+        (lambda: Scores("a", "b", "gsm8k", k=0), "use a whole number of at least 1"),
+        (lambda: Scores("a", "b", "gsm8k", at_least=0.0), "use a gain above 0"),
         (lambda: claims.matching([], ["code"]), "name levels on both sides"),
     ],
 )
@@ -75,7 +78,13 @@ def test_every_claim_of_the_paper_is_there_by_its_number() -> None:
     made = [
         claims.learned(), claims.perplexity(), claims.speedup(), claims.beats_text(), claims.beats_dyck(),
         claims.structure(), claims.attention(), claims.matching(["web"], ["code"]), claims.token_scaling(),
-        claims.size_scaling(), claims.not_the_schedule(), claims.rule_diversity(), claims.nuisances(["hot"]),
+        claims.size_scaling(), claims.reasoning(), claims.not_the_schedule(), claims.rule_diversity(),
+        claims.nuisances(["hot"]),
     ]  # fmt: skip
-    assert [c.id for c in made] == [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)]
+    assert [c.id for c in made] == [f"C{i}" for i in range(14)]
     assert all(c.family for c in made)
+
+
+def test_reasoning_rests_on_the_loss_and_on_benchmarks_that_are_named() -> None:
+    assert claims.reasoning().tests == (Beats("nca", "scratch", "gap", at_least=0.01, below=0.01),)
+    assert claims.reasoning("a", "b", ["gsm8k"]).tests[1:] == (Scores("a", "b", "gsm8k"),)

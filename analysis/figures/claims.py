@@ -10,15 +10,17 @@ from analysis.figures.style import COLOURS, INK, ROWS, SIZE, SOFT, drawing, more
 DECIDED = {
     "supported": COLOURS[2],
     "indicative: for": COLOURS[2],
+    "indicative: better": COLOURS[2],
     "contradicted": COLOURS[1],
     "indicative: against": COLOURS[1],
+    "indicative: worse": COLOURS[1],
 }
 """Green and vermilion of Okabe and Ito; filled where the verdict is firm."""
 
 
 def claim_rows(rows: pd.DataFrame, published: tuple[float, float] | None = None) -> list[str]:
-    """A forest for every unit among the rows of a claim (of `Results.claims.rows`): the estimate with its interval of
-    95 %, coloured by verdict, the thresholds as lines and what was published as a band."""
+    """A forest for every unit among the rows of a claim (of `Results.claims.rows`, or in their form): the estimate with
+    its interval of 95 %, coloured by verdict, the thresholds as lines and what was published as a band."""
     drawn = []
     for unit, group in rows[rows["estimate"].notna()].groupby("unit", sort=False):
         shown = group.iloc[:ROWS]

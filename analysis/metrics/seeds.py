@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.cells import Cell, Facet, Run, groups
-from analysis.metrics.speedup import exp, gap, net_speedup, read_pair
+from analysis.metrics.speedup import exp, gap, ln_speedup_at, net_speedup, read_pair
 
 
 class Block(NamedTuple):
@@ -31,6 +31,15 @@ def loss_gap(treated: Run, baseline: Run) -> float:
 def ln_speedup(treated: Run, baseline: Run) -> float:
     """Signed ln of the pair's speedup; NaN where one has no curve."""
     return read_pair(baseline.curve, treated.curve).ln_speedup if treated.curve and baseline.curve else float("nan")
+
+
+def ln_speedup_above(treated: Run, baseline: Run, nats: float) -> float:
+    """ln of the pair's speedup at a loss `nats` above the baseline's final one, or at the treated run's own end where
+    that lies higher; NaN where one has no curve."""
+    if not treated.curve or not baseline.curve:
+        return float("nan")
+    b, t = baseline.curve, treated.curve
+    return ln_speedup_at(b, t, max(b.final + nats, t.final))
 
 
 def ln_net_tokens(treated: Run, baseline: Run) -> float:

@@ -1,1 +1,1 @@
-"""Curves that somebody published: read, compared with one of their arms, and told."""
+"""What somebody published: curves, read and compared with one of their arms; results, beside those of a study."""

@@ -6,6 +6,7 @@ from analysis import numbers, rules
 from analysis.figures.claims import claim_rows
 from analysis.page import Block, Figures, Heading, Section, Table, Text, folded
 from analysis.results import Results
+from analysis.sections.published import published
 
 ACCENT = ("supported", "contradicted", "indicative: ")
 """Verdicts that say something stand out."""
@@ -26,9 +27,9 @@ def claims(results: Results) -> list[Block]:
     for claim in results.plan.get("claims", []):
         verdict = verdicts.loc[claim["id"]]
         rows = results.claims.rows[results.claims.rows["claim"] == claim["id"]]
-        published = next((tuple(t["published"]) for t in claim["tests"] if t.get("published")), None)
+        reported = next((tuple(t["published"]) for t in claim["tests"] if t.get("published")), None)
         caption = "Estimates with 95 % intervals. Dotted: to be exceeded; dashed: contradicted below."
-        pictures = [(svg, caption) for svg in claim_rows(rows, published)]
+        pictures = [(svg, caption) for svg in claim_rows(rows, reported)]
         said = [Text(rules.rule(test, sesoi)) for test in _distinct(claim["tests"])]
         need = "All rows are needed" if claim["needs"] == "all" else "One row is enough"
         family = f"Family {claim['family']}" if claim["family"] else "Exploratory"
@@ -36,7 +37,8 @@ def claims(results: Results) -> list[Block]:
             Section(
                 Heading(f"{claim['id']}: {claim['text']}", id=anchor(claim["id"])),
                 [Text(f"{verdict.verdict[0].upper()}{verdict.verdict[1:]}. {verdict.reason}"), *said,
-                 Text(f"{family}. {need}. {rules.common()}", "note"), Figures(pictures), *_rows(rows)],
+                 Text(f"{family}. {need}. {rules.common()}", "note"), Figures(pictures), *_rows(rows),
+                 *published(results, claim["id"])],
             )
         )  # fmt: skip
     return found

@@ -17,7 +17,7 @@ def environment(results: Results) -> list[Block]:
         ("hardware", _distinct(d["hardware"].get("gpu") or d["hardware"].get("cpu") for d in documents)),
         ("threads", _distinct(d.get("threads") for d in documents)),
         ("workers", _distinct(d.get("world") for d in documents)),
-        ("executed", _distinct(d.get("executed") for d in documents)),
+        ("executed", _distinct(d.get("executed") for d in documents if d["kind"] != "Evaluate")),
         ("commit", _distinct(d.get("commit") for d in documents)),
         ("time", f"{numbers.seconds(sum(d['wall_s'] for d in documents))} over all stages"),
     ]

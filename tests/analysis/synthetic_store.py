@@ -1,6 +1,7 @@
 """A small synthetic store in the layout that the harness writes, with a speedup that is known."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -59,23 +60,51 @@ class Store:
             "held_out": held_out or {"loss_nats": losses[-1], "loss_bits_per_byte": None if losses[-1] is None else
                                      losses[-1] * 0.5, "accuracy": 0.3, "targets": 1000},
         }  # fmt: skip
-        attempt = self.root / "stages" / digest / "attempt-1"
-        attempt.mkdir(parents=True)
         contents = {
             "manifest.json": json.dumps(manifest).encode(),
             "curve.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
         }
-        for file, content in contents.items():
-            (attempt / file).write_bytes(content)
         if frames is not None:
-            np.savez(attempt / "frames.npz", frames=frames, scores=np.linspace(0.1, 0.2, len(frames)))
-            contents["frames.npz"] = (attempt / "frames.npz").read_bytes()
-        files = {f: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for f, c in contents.items()}
-        (attempt.parent / "DONE").write_text(json.dumps({"attempt": "attempt-1", "files": files, "finished": "now"}))
+            file = io.BytesIO()
+            np.savez(file, frames=frames, scores=np.linspace(0.1, 0.2, len(frames)))
+            contents["frames.npz"] = file.getvalue()
+        self._publish(digest, contents)
         return digest
 
-    def point(self, arm: str, axes: dict[str, Any], chain: list[str], baseline: int | None = None) -> int:
+    def evaluate(
+        self, name: str, model: str, spec: dict[str, Any], scores: dict[str, Any], problems: int, done: bool = True
+    ) -> str:
+        """An evaluation of the stage `model`; `spec` and `scores` as the harness writes them."""
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        parents = {"model": model}
+        self.stages[digest] = {
+            "kind": "Evaluate", "label": name, "tokens": 0, "flops": 0, "spec": spec, "parents": parents,
+        }  # fmt: skip
+        manifest = {
+            "format": 1, "kind": "Evaluate", "digest": digest, "spec": spec, "parents": parents, "status": "finished",
+            "executed": {"engine": spec["engine"]}, "commit": "abc1234", "versions": {"python": "3.11.2"},
+            "hardware": {"cpu": "a cpu", "gpu": None}, "started": "2026-01-02T03:04:05+00:00", "wall_s": 3.0,
+            "problems": problems, "scores": scores,
+        }  # fmt: skip
+        if done:
+            self._publish(digest, {"manifest.json": json.dumps(manifest).encode()})
+        return digest
+
+    def _publish(self, digest: str, contents: dict[str, bytes]) -> None:
+        attempt = self.root / "stages" / digest / "attempt-1"
+        attempt.mkdir(parents=True)
+        for file, content in contents.items():
+            (attempt / file).write_bytes(content)
+        files = {f: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for f, c in contents.items()}
+        (attempt.parent / "DONE").write_text(json.dumps({"attempt": "attempt-1", "files": files, "finished": "now"}))
+
+    def point(
+        self, arm: str, axes: dict[str, Any], chain: list[str], baseline: int | None = None,
+        benchmarks: dict[str, str] | None = None,
+    ) -> int:  # fmt: skip
+        more: dict[str, Any] = {"benchmarks": benchmarks} if benchmarks else {}
         self.points.append(
+            more |
             {
                 "arm": arm, "axes": axes, "stage": chain[-1], "chain": chain,
                 "tokens": [self.stages[d]["tokens"] for d in chain], "flops": [self.stages[d]["flops"] for d in chain],
