@@ -229,6 +229,12 @@ def size_scaling(along: str = "depth", arm: str = "nca", than: str = "scratch") 
     return Claim("C9", "The speedup grows with the model.", [Trend(arm, than, along, "speedup")], "C9")
 
 
+def reasoning(arm: str = "nca", than: str = "scratch") -> Claim:
+    """C10, by the loss on answers (or code) that were held out, a row a benchmark."""
+    test = Beats(arm, than, "gap", at_least=PERPLEXITY_NATS, below=PERPLEXITY_NATS)
+    return Claim("C10", f"{arm} reasons better than {than}: it gives right answers more probability.", [test], "C10")
+
+
 def not_the_schedule(
     arm: str = "nca", annealed: str = "annealed", untrained: str = "untrained", than: str = "scratch"
 ) -> Claim:

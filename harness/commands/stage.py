@@ -30,7 +30,8 @@ def alone(args: argparse.Namespace, address: str) -> str:
     command = ["python", "-m", "pdb", "-m", "harness", "run", args.target]
     ours = place(args.store).resolve() == Path("store").resolve()
     where = [] if ours else ["--store", args.store]
-    return shlex.join([*command, *where, "--in-process", "--stage", address[:12]])
+    allowed = [f for f in ("--run-generated-code", "--limits-alone") if getattr(args, f[2:].replace("-", "_"))]
+    return shlex.join([*command, *where, "--in-process", "--stage", address[:12], *allowed])
 
 
 def failed(plan: Plan, store: Store, args: argparse.Namespace, address: str, reason: str) -> str:
