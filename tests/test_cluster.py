@@ -29,6 +29,7 @@ from harness.store import Store
 from harness.url import Url
 from harness.worker import Batch, Options, Worker, read_here
 from tests.runs import curve
+from tests.test_evaluate import ROW
 
 STUDY = '''
 """Is a study run by Ray the study run here?"""
@@ -40,7 +41,7 @@ from typing import Any, ClassVar
 import numpy as np
 from ray import tune
 from harness.reasoning import tasks
-from harness.reasoning.tasks import GSM8K, Benchmark, Tuning
+from harness.reasoning.tasks import GSM8K, Benchmark, HumanEval, Tuning
 from harness.sources.answers import Answers
 from harness.sources.nca import NCA
 from harness.sources.rows import Rows, Template
@@ -139,10 +140,11 @@ class Logged(GSM8K):
 
 
 ASKED = Logged(Rows.local({test!r}), None, Template("{{question}} ="), max_tokens=4)
-asked = Study(
-    "asked", __doc__, tuned, [tuned_nca], {{"seed": tune.grid_search([3])}}, benchmarks={{"sums": Benchmark(ASKED, 2, 1.0)}}
-)
+SUMS = {{"sums": Benchmark(ASKED, 2, 1.0)}}
+asked = Study("asked", __doc__, tuned, [tuned_nca], {{"seed": tune.grid_search([3])}}, benchmarks=SUMS)
 once = replace(asked, name="once", arms=[])
+CODE = {{"code": Benchmark(HumanEval(Rows.local({code!r}), max_tokens=4), 2, 1.0)}}
+code = Study("code", __doc__, scratch, [], {{"seed": tune.grid_search([3])}}, benchmarks=CODE)
 study = Study("twin", __doc__, scratch, [nca, counting], {{"seed": tune.grid_search([0])}})
 BUDGETS = {{"budget": tune.grid_search([10, 16]), "seed": tune.grid_search([0])}}
 nested = Study("nested", __doc__, growing, [grown], BUDGETS)
@@ -150,6 +152,9 @@ partly = Study("partly", __doc__, scratch, [broken], {{"seed": tune.grid_search(
 dying = Study("dying", __doc__, scratch, [deadly], {{"seed": tune.grid_search([1])}})
 long = Study("long", __doc__, scratch, [nca], {{"seed": tune.grid_search([2])}})
 '''
+
+
+MEANS = Means()
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +180,9 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, first, count in (("known", 0, 60), ("test", 60, 100)):
         rows = [{"question": f"name_{i % 40}", "answer": f"{i % 9}\n#### {i % 9}"} for i in range(first, first + count)]
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory / "code.jsonl").write_text(json.dumps(ROW) + "\n")
     for name, steps, slow in (("spaces", 24, 0.0), ("long", 400, 0.2)):
-        settings = {name: str(directory / f"{name}.jsonl") for name in ("known", "test")}
+        settings = {name: str(directory / f"{name}.jsonl") for name in ("known", "test", "code")}
         log = str(directory / f"{name}.log")
         source = STUDY.format(text=str(texts), steps=steps, slow=slow, log=log, **settings)
         (directory / f"{name}.py").write_text(source)
@@ -184,12 +190,13 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0, in_trial: bool = False
-) -> tuple[plans.Plan, Any]:
+    sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0, in_trial: bool = False,
+    means: Means = MEANS,
+) -> tuple[plans.Plan, Any]:  # fmt: skip
     study = space.load(target)
     plan = plans.make(study)
     allotment = allot(sweep.most_resources(), plan.stages, (Workers(workers, workers),), in_trial=in_trial)
-    return plan, sweep.run(plan, store, allotment, Options(checkpoint_every_s=every, starts=plan.starts))
+    return plan, sweep.run(plan, store, allotment, Options(checkpoint_every_s=every, starts=plan.starts, means=means))
 
 
 def weights(store: Store, address: str) -> bytes:
@@ -270,6 +277,18 @@ def test_tuning_and_benchmarks_on_ray_are_those_of_this_process(
         if isinstance(stage, Answers):
             assert theirs["executed"] == "ray" and theirs["train"] == mine["train"]
     assert not list(remote.resume("").glob("*/samples-*"))
+
+
+@pytest.mark.ray
+def test_leave_to_run_generated_code_comes_to_the_workers(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    plan, outcome = run(ray_here, f"{space_file}:code", store)
+    (address,) = (d for d, stage in plan.stages.items() if isinstance(stage, Evaluate))
+    assert set(outcome.failed) == {address} and "code that would be run" in outcome.failed[address]
+    _, outcome = run(ray_here, f"{space_file}:code", store, means=Means(allow_code=True))
+    manifest = store.manifest(address)
+    assert outcome.computed == {address} and manifest is not None
+    assert manifest["scores"]["ended"] == {"failed": 2}
 
 
 def log_of(target: str) -> list[tuple[str, str]]:

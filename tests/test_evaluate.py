@@ -295,6 +295,39 @@ def test_what_was_cut_off_goes_on_with_the_next_shard(
     assert [[s["text"] for s in r["samples"]] for r in lines(trained, other)] == found
 
 
+@pytest.mark.usefixtures("pairs")
+def test_shards_in_an_object_store_are_gathered_wherever_they_were_answered(
+    spec: Train, gsm8k: GSM8K, trained: Store, remote: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.run_here(spec.corpus.source, remote)
+    stages.run_here(spec, remote)
+    stage = Evaluate(spec, gsm8k, samples=2, temperature=1.0, seed=5)
+    first = shards.cut(gsm8k.read(0, 0), 2)[0]
+    assert sum(shards.answer_here(stage, [first], remote, MEANS)) == 2
+    assert (remote.resume(digest(stage)) / first.file).exists()
+    asked: list[list[str]] = []
+    answer = GSM8K.answer
+
+    def counted(self: GSM8K, lm: Any, problems: Any, *rest: Any) -> Any:
+        asked.append([p.name for p in problems])
+        return answer(self, lm, problems, *rest)
+
+    monkeypatch.setattr(GSM8K, "answer", counted)
+    there = run.evaluate(stage, remote, MEANS)
+    assert asked == [["2", "3"], ["4"]] and not list(remote.resume(digest(stage)).glob("*"))
+    here = run.evaluate(stage, trained, MEANS)
+    assert lines(remote, stage) == lines(trained, stage) and there["scores"] == here["scores"]
+
+
+def test_a_task_that_loses_problems_is_told(spec: Train, gsm8k: GSM8K, trained: Store) -> None:
+    class Losing(GSM8K):
+        def answer(self, lm: Any, problems: Any, stage: Any, means: Any) -> list[dict[str, Any]]:
+            return super().answer(lm, problems, stage, means)[1:]
+
+    with pytest.raises(InputError, match=r"problem = \['1', '3'.*Losing\.answer gave these"):
+        run.evaluate(Evaluate(spec, Losing(gsm8k.test, None, max_tokens=2)), trained, MEANS)
+
+
 def test_the_value_says_what_it_is(spec: Train, gsm8k: GSM8K) -> None:
     stage = Evaluate(spec, gsm8k)
     assert digest(Evaluate(canonical(spec), gsm8k)) == digest(stage)

@@ -72,7 +72,8 @@ def batches(stage: Evaluate, model: Path, means: Means) -> Callable[[Sequence[Pr
                 fewshot_random_seed=stage.seed,
             )
         (samples,) = found["samples"].values()
-        yield [{"problem": s["doc"]["name"], **_plain(s)} for s in samples]
+        own = {s["doc"]["name"]: {"problem": s["doc"]["name"], **_plain(s)} for s in samples}
+        yield [own[p.name] for p in problems]
 
     return answer
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from harness import environment
 from harness.copies import tried
+from harness.errors import require
 from harness.export import export
 from harness.reasoning import lm_eval_engine
 from harness.reasoning.lm import load
@@ -110,6 +111,9 @@ class Answerer:
         for batch in self.batches(shard.problems):
             records += batch
             yield len(batch)
+        names = [record.get("problem") for record in records]
+        way_out = f"{type(self.stage.task).__name__}.answer gave these; give a record a problem, in their order"
+        require(names == [p.name for p in shard.problems], "problem", names[:3], way_out)
         answered = Answered(records, environment.hardware(self.means.device), self.version)
         keep(self.store.resume(digest(self.stage)), shard, answered)
 
