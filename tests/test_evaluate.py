@@ -324,7 +324,7 @@ def test_a_task_that_loses_problems_is_told(spec: Train, gsm8k: GSM8K, trained: 
         def answer(self, lm: Any, problems: Any, stage: Any, means: Any) -> list[dict[str, Any]]:
             return super().answer(lm, problems, stage, means)[1:]
 
-    with pytest.raises(InputError, match=r"problem = \['1', '3'.*Losing\.answer gave these"):
+    with pytest.raises(InputError, match=r"problem = \['1', '2', '3'\]: Losing\.answer gave these"):
         run.evaluate(Evaluate(spec, Losing(gsm8k.test, None, max_tokens=2)), trained, MEANS)
 
 

@@ -65,10 +65,9 @@ def carry_out(
 ) -> Outcome:
     """Run what the store lacks of `plan`, and say what became of it; `register` writes it down first, with the promise
     if there is one."""
-    outcome = standing(plan.needs, store)
-    check_asked((stage for d in outcome.left(plan.stages) if isinstance(stage := plan.stages[d], Evaluate)), args)
     prepare(plan, store)
     outcome = standing(plan.needs, store)
+    check_asked((stage for d in outcome.left(plan.stages) if isinstance(stage := plan.stages[d], Evaluate)), args)
     if not outcome.left(plan.stages):
         whole = len(outcome.finished) == len(plan.stages)
         what = f"all {len(plan.stages)} stages of {plan.study.name} are in {store.root}"
