@@ -199,8 +199,11 @@ def check_arms(study: Study, points: Sequence[Point], baseline_of: Sequence[int 
 
 
 def distinct_stages(stages: Iterable[Stage]) -> dict[str, Stage]:
-    """Every one of `stages` and what they need, once, parents first."""
-    return in_order({digest(stage): stage for stage in stages}, {})
+    """Every one of `stages` and what they need, once, parents first; of equal ones the first."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        found.setdefault(digest(stage), stage)
+    return in_order(found, {})
 
 
 Starts = dict[str, State]

@@ -45,7 +45,8 @@ def describe(
     `moved`. `price` is money a device-hour."""
     trains = [s for s in plan.stages.values() if isinstance(s, Train)]
     asked = sum(isinstance(s, Evaluate) for s in plan.stages.values())
-    kinds = f"{len(trains)} training" + (f", {asked} evaluations" if asked else "")
+    evaluations = f"{asked} evaluation{'s' * (asked > 1)}"
+    kinds = f"{len(trains)} training" + (f", {evaluations}" if asked else "")
     left = [d for d in plan.stages if d not in done]
     all_of_it = plan.complete or plan  # the study from nothing, whatever the store has and no longer has
     whole, rest = cost.cost_of(all_of_it, all_of_it.stages), cost.cost_of(plan, left)
@@ -67,7 +68,7 @@ def describe(
         f"  time    {hours(total)} {rates.said(trains)}",
     ]
     if asked:
-        lines.append(f"  asked   {asked} evaluations are not in the hours: what they take depends on the answers")
+        lines.append(f"  asked   {evaluations}, not in the hours: what they take depends on the answers")
     if price is not None:
         lines.append(f"  money   {price * total:,.2f} at {price:g} a device-hour")
     lines += [f"  chain   {line}" for line in _chain(plan, took)]
