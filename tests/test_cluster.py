@@ -134,7 +134,7 @@ class Logged(GSM8K):
 
     def answer(self, lm, problems, stage, means):
         with open({log!r}, "a") as f:
-            f.write("".join(f"{{os.getpid()}} {{p.name}}\n" for p in problems))
+            f.write("".join(f"{{os.getpid()}} {{p.name}}\\n" for p in problems))
         time.sleep({slow})
         return super().answer(lm, problems, stage, means)
 
