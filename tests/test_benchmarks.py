@@ -36,6 +36,7 @@ from harness.sources.answers import Answers
 from harness.sources.nca import NCA
 from harness.sources.rows import Rows
 from harness.sources.text import BPE, Text
+from harness.search import Search
 from harness.space import Study
 from harness.specs import Corpus, Evaluation, Llama, Recipe, Train
 
@@ -58,8 +59,13 @@ def nca(seed):
 def automata(seed):
     return nca(seed).init.init
 
+def searched(lr, seed):
+    return Train(Corpus(TEXT, seed), 2 * 8 * 96, MODEL, Recipe(lr=lr, batch=8), seed, MEASURED)
+
 TEST = GSM8K(Rows.local({test!r}), Rows.local({known!r}), max_tokens=4)
-study = Study("asked", __doc__, {baseline}, {arms}, {{"seed": tune.grid_search([0])}}, benchmarks={benchmarks})
+CODE = {{"he": Benchmark(HumanEval(Rows.local({he!r}), max_tokens=4), 2, 1.0)}}
+SEEDS = {{"seed": tune.grid_search([0])}}
+study = Study("asked", __doc__, {baseline}, {arms}, SEEDS, search={search}, benchmarks={benchmarks})
 '''
 
 
@@ -70,7 +76,8 @@ def spaces(tmp_path: Path, text: Text) -> Callable[..., Path]:
     table(tmp_path / "test.jsonl", sums(5))
     table(tmp_path / "he.jsonl", [ROW])
     benchmarks = '{"gsm8k": Benchmark(TEST, samples=2, temperature=0.6), "again": Benchmark(TEST, 2, 0.6)}'
-    settings: dict[str, Any] = {"lr": "1e-2", "baseline": "scratch", "arms": "[nca]", "benchmarks": benchmarks}
+    settings: dict[str, Any] = {"lr": "1e-2", "baseline": "scratch", "arms": "[nca]", "search": "None"}
+    settings |= {"benchmarks": benchmarks}
     paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("known", "test", "he")}
 
     def write(**values: str) -> Path:
@@ -232,10 +239,12 @@ def test_a_stage_whose_tokens_are_no_text_is_not_asked(
 
 
 def test_generated_code_runs_only_if_run_was_told_so(
-    spaces: Callable[..., Path], refused: Callable[..., str], call: Callable[..., int], store: Store, tmp_path: Path
+    spaces: Callable[..., Path], refused: Callable[..., str], call: Callable[..., int], store: Store
 ) -> None:
-    code = f'{{"he": Benchmark(HumanEval(Rows.local({str(tmp_path / "he.jsonl")!r}), max_tokens=4), 2, 1.0)}}'
-    path = spaces(benchmarks=code, baseline="untuned", arms="[]")
+    search = 'Search({"lr": tune.grid_search([1e-2])}, seeds=[7])'
+    searching = spaces(benchmarks="CODE", baseline="searched", arms="[]", search=search)
+    assert "code that would be run" in refused(searching, commands=("run",))  # before its search
+    path = spaces(benchmarks="CODE", baseline="untuned", arms="[]")
     said = refused(path, commands=("run",))
     assert said.startswith("task = 'HumanEval': its answers are code that would be run") and "--run-generated" in said
     assert call("plan", path) == 0
