@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import InputError
+from harness.reasoning.spec import Evaluate
+from harness.reasoning.spec import resolved as resolved_task
 from harness.search import Winners
 from harness.space import Point, Study
 from harness.specs import Stage, State, Train, canonical, differences, digest, parents
@@ -95,11 +97,12 @@ class Plan:
             "flops": [t.flops for t in chain],
             "differs_in": [] if base is None else differences(point.train, self.points[base].train),
             "baseline": base,
+            **({"benchmarks": {name: digest(e) for name, e in point.benchmarks}} if self.study.benchmarks else {}),
         }
 
 
 Revisions = dict[str, dict[str, str]]
-"""Commits that were looked up for a source that left them open, by the digest of that source."""
+"""Commits that were looked up for what left them open (a source, the rows of a task), by its digest."""
 
 
 def make(
@@ -107,6 +110,7 @@ def make(
 ) -> Plan:
     """Work `study` out, with the `winners` of its search if it has one; its sources are `resolved`."""
     points = resolved(study.points(winners), network, revisions)
+    check_unseen(points)
     baseline_of = study.pairs(points)
     check_arms(study, points, baseline_of)
     return work_out(study, points, baseline_of, winners)
@@ -116,20 +120,19 @@ def work_out(
     study: Study, points: Sequence[Point], baseline_of: Sequence[int | None], winners: Winners | None = None
 ) -> Plan:
     """The plan of resolved `points`."""
-    stages = distinct_stages(p.train for p in points)
+    trains, asked = [p.train for p in points], [stage for p in points for _, stage in p.benchmarks]
+    stages = distinct_stages([*trains, *asked])
     starts = shared_states(stages.values())
     return Plan(study, tuple(points), tuple(baseline_of), in_order(stages, starts), addresses(starts), winners)
 
 
 def resolved(points: Iterable[Point], network: bool = False, revisions: Revisions | None = None) -> list[Point]:
-    """`points` with sources that are identified. Local text is identified by its content; a hub revision that is left
-    open is taken from `revisions` or, with `network`, looked up and added to them."""
+    """`points` with sources and tasks that are identified. What lies locally is identified by its content; a hub
+    revision that is left open is taken from `revisions` or, with `network`, looked up and added to them."""
     known: dict[Any, Any] = {}
     revisions = {} if revisions is None else revisions
 
-    def source_of(source: Any) -> Any:
-        if not source.stored:
-            return source  # its settings are all of its identity
+    def located(source: Any) -> Any:
         if source not in known:
             found = source
             if source.unresolved and digest(source) in revisions:
@@ -141,13 +144,33 @@ def resolved(points: Iterable[Point], network: bool = False, revisions: Revision
         return known[source]
 
     def resolve(train: Train) -> Train:
-        source = source_of(train.corpus.source)
+        source = train.corpus.source
+        if source.stored:  # of another, its settings are all of its identity
+            source = located(source)
         init = None if train.init is None else resolve(train.init)
         if source is train.corpus.source and init is train.init:
             return train
         return replace(train, corpus=replace(train.corpus, source=source), init=init)
 
-    return [replace(p, train=resolve(p.train)) for p in points]
+    def asked(stage: Evaluate, train: Train) -> Evaluate:
+        return replace(stage, train=train, task=resolved_task(stage.task, located))
+
+    found = []
+    for point in points:
+        train = resolve(point.train)
+        benchmarks = tuple((name, asked(stage, train)) for name, stage in point.benchmarks)
+        found.append(replace(point, train=train, benchmarks=benchmarks))
+    return found
+
+
+def check_unseen(points: Iterable[Point]) -> None:
+    """Raise InputError where a point is asked what it was tuned on."""
+    for point in points:
+        for name, stage in point.benchmarks:
+            try:
+                stage.check_unseen()
+            except InputError as e:
+                raise InputError(f"{point.label()}: benchmark {name}: {e}") from e
 
 
 def equal_points(points: Iterable[Point]) -> list[tuple[Point, Point]]:
@@ -175,9 +198,12 @@ def check_arms(study: Study, points: Sequence[Point], baseline_of: Sequence[int 
         )
 
 
-def distinct_stages(trains: Iterable[Stage]) -> dict[str, Stage]:
-    """Every stage that `trains` need, once, parents first."""
-    return in_order({digest(train): train for train in trains}, {})
+def distinct_stages(stages: Iterable[Stage]) -> dict[str, Stage]:
+    """Every one of `stages` and what they need, once, parents first; of equal ones the first."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        found.setdefault(digest(stage), stage)
+    return in_order(found, {})
 
 
 Starts = dict[str, State]
@@ -230,7 +256,7 @@ def shared_states(stages: Iterable[Stage]) -> Starts:
 
 
 def unresolved(plan: Plan) -> dict[str, Stage]:
-    """Sources whose revision is still open, by digest."""
+    """Sources and evaluations with a revision that is still open, by digest."""
     return {d: s for d, s in plan.stages.items() if not isinstance(s, Train) and s.unresolved}
 
 
@@ -279,16 +305,22 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 def label(stage: Stage) -> str:
     """A few words for people."""
+    if isinstance(stage, Evaluate) and isinstance(stage.train, Train):
+        return f"{stage.name} of {label(stage.train)}"
     if not isinstance(stage, Train):
         return f"{type(stage).__name__.lower()}"
     source = type(stage.corpus.source).__name__
-    after = ""
-    if stage.init is not None and stage.transfer is not None:
-        blocks = "" if stage.transfer.blocks == "trained" else f"{stage.transfer.blocks} "
-        anew = ", ".join(entry for entry in stage.transfer.reinit if entry != "embeddings")
-        after = f" after {blocks}{type(stage.init.corpus.source).__name__}" + (f" without {anew}" if anew else "")
     state = ", state" if isinstance(stage, State) else ""
-    return f"{source} {si(stage.tokens)} seed {stage.seed}{after}{state}"
+    return f"{source} {si(stage.tokens)} seed {stage.seed}{_after(stage)}{state}"
+
+
+def _after(stage: Train) -> str:
+    if stage.init is None or stage.transfer is None:
+        return ""
+    blocks = "" if stage.transfer.blocks == "trained" else f"{stage.transfer.blocks} "
+    anew = ", ".join(entry for entry in stage.transfer.reinit if entry != "embeddings")
+    without = f" without {anew}" if anew else ""
+    return f" after {blocks}{type(stage.init.corpus.source).__name__}{without}{_after(stage.init)}"
 
 
 def si(value: float) -> str:

@@ -10,13 +10,14 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.axes import variants
 from harness.claims import Claim
 from harness.errors import InputError, require
+from harness.reasoning.spec import Benchmark, Evaluate
 from harness.search import SEED, Cell, Search, Winners, trial_of
 from harness.specs import Train, canonical_json, digest
 
@@ -33,6 +34,8 @@ class Point:
     arm: str
     axes: tuple[tuple[str, Any], ...]
     train: Train
+    benchmarks: tuple[tuple[str, Evaluate], ...] = ()
+    """What its last stage is asked, by the names that the study gives."""
 
     def label(self) -> str:
         return " ".join([self.arm, *(f"{k}={v}" for k, v in self.axes)])
@@ -55,8 +58,8 @@ class Study:
     `over` maps axis names to Ray Tune search spaces (`tune.grid_search`, `tune.choice`, `tune.loguniform`, ...) or
     constants; sampled axes are drawn `num_samples` times. `sesoi` is the smallest speedup worth having, registered
     with the plan, as are `claims`, what the study sets out to decide. `search` fills parameters of the arms that are no
-    axes. `callbacks` are Tune's (WandbLoggerCallback): they see every stage's curve as it is made, and are no part of
-    what the study is.
+    axes. `benchmarks` are asked of the last stage of every point, under names of their own. `callbacks` are Tune's
+    (WandbLoggerCallback): they see every stage's curve as it is made, and are no part of what the study is.
     """
 
     name: str
@@ -68,11 +71,11 @@ class Study:
     sesoi: float = 1.05
     claims: Sequence[Claim] = ()
     search: Search | None = None
+    benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
     callbacks: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
-        plain = self.name.replace("-", "").replace("_", "").isalnum()
-        require(plain, "Study.name", self.name, "use letters, digits, - and _ (it names a directory)")
+        require(_is_plain(self.name), "Study.name", self.name, "use letters, digits, - and _ (it names a directory)")
         require(self.num_samples >= 1, "Study.num_samples", self.num_samples, "use at least 1")
         for arm in self.all_arms:
             require(hasattr(arm, "__name__"), "Study.arms", arm, "an arm is a function; wrap it in one with a name")
@@ -89,6 +92,14 @@ class Study:
                 for name in sorted(used - set(known)):
                     way_out = f"the study has no such {kind}; it has {', '.join(known) or 'none'}"
                     require(False, f"claim {claim.id}", name, way_out)
+        for name, benchmark in self.benchmarks.items():
+            plain = isinstance(name, str) and _is_plain(name)
+            require(plain, "Study.benchmarks", name, "name it with letters, digits, - and _")
+            kind = f"a {type(benchmark).__name__}"
+            require(isinstance(benchmark, Benchmark), f"benchmark {name}", kind, "give a Benchmark(task, ...)")
+            for axis in benchmark.at:
+                way_out = f"the study has no such axis; it has {', '.join(self.over) or 'none'}"
+                require(axis in self.over, f"benchmark {name}: at", axis, way_out)
         if self.search is not None:
             self._check_search(self.search)
 
@@ -137,13 +148,27 @@ class Study:
         return axes
 
     def points(self, winners: Winners | None = None) -> list[Point]:
-        """Every distinct point, arm by arm, baseline first, with what its search found. Raises InputError where an arm
-        refuses a setting, and without `winners` if there is a search."""
+        """Every distinct point, arm by arm, baseline first, with what its search found and its benchmarks. Raises
+        InputError where an arm or a benchmark refuses a setting, and without `winners` if there is a search."""
         points = []
         for arm in self.all_arms:
             for axes in self._chosen(arm, self.over):
-                points.append(_point(arm, axes, self._best(arm, axes, winners)))
+                points.append(self._asked(_point(arm, axes, self._best(arm, axes, winners))))
+        asked = {name for point in points for name, _ in point.benchmarks}
+        for name, benchmark in self.benchmarks.items():
+            require(name in asked, f"benchmark {name}: at", dict(benchmark.at), "no point is at these axes")
         return points
+
+    def _asked(self, point: Point) -> Point:
+        """`point` with its benchmarks."""
+        found = []
+        for name, benchmark in self.benchmarks.items():
+            if benchmark.asks(dict(point.axes)):
+                try:
+                    found.append((name, benchmark.of(point.train, name)))
+                except InputError as e:
+                    raise InputError(f"{point.label()}: benchmark {name}: {e}") from e
+        return replace(point, benchmarks=tuple(found))
 
     def _chosen(self, arm: Arm, over: Mapping[str, Any]) -> list[tuple[tuple[str, Any], ...]]:
         """Every distinct setting of those axes of `over` that `arm` names."""
@@ -197,6 +222,10 @@ class Study:
             require(not missing, f"arm {point.arm}", missing, f"name these axes too: {self.baseline.__name__} has them")
             found.append(baseline[repr(tuple((a, axes[a]) for a in needed))])
         return found
+
+
+def _is_plain(name: str) -> bool:
+    return name.replace("-", "").replace("_", "").isalnum()
 
 
 def _point(arm: Arm, axes: tuple[tuple[str, Any], ...], found: Mapping[str, Any]) -> Point:

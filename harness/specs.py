@@ -43,23 +43,27 @@ class Source(Protocol):
         """A reader; `artifact` is the stage's directory if `stored`, else None."""
 
 
-class StoredSource(Source, Protocol):
-    """A source that is a stage of its own: it is identified by what lies somewhere else."""
+class Located(Protocol):
+    """A value that is identified by what lies somewhere else."""
 
     @property
-    def unresolved(self) -> bool:
-        """Whether something that identifies the source can only be looked up on the network."""
+    def unresolved(self) -> tuple[str, ...]:
+        """Names of what identifies it and can only be looked up on the network."""
 
     def resolved(self, network: bool = True) -> Self:
-        """The same source with everything that identifies it filled in: the hash of local content and, with
-        `network`, the commit of a revision that was left open."""
+        """The same value with everything that identifies it filled in: the hash of local content and, with `network`,
+        the commit of a revision that was left open."""
 
     @property
     def revisions(self) -> dict[str, str | None]:
         """What was looked up on the network, by name, for the study to write down."""
 
     def with_revisions(self, revisions: dict[str, str | None]) -> Self:
-        """The same source at revisions that were looked up before."""
+        """The same value at revisions that were looked up before."""
+
+
+class StoredSource(Source, Located, Protocol):
+    """A source that is a stage of its own."""
 
 
 class Sequences(Protocol):

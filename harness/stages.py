@@ -13,6 +13,7 @@ import numpy as np
 
 from harness import baselines, environment, loop, metrics, resume
 from harness.errors import InputError
+from harness.reasoning.spec import Evaluate, Means
 from harness.sources import answers
 from harness.sources.tokenising import BLOCK_CHARACTERS, tokenise
 from harness.specs import Sequences, Stage, Train, canonical, digest, parents
@@ -126,9 +127,20 @@ def run_stored(source: Any, store: Store, write: Write, executed: str) -> dict[s
 
 def run_here(stage: Stage, store: Store, worker: Worker | None = None) -> dict[str, Any]:
     """The in-process twin: any stage in this process, without Ray. Returns the manifest."""
+    worker = worker or Worker()
     if isinstance(stage, Train):
-        return run_train(stage, store, worker or Worker())
+        return run_train(stage, store, worker)
+    if isinstance(stage, Evaluate):
+        from harness.reasoning import run
+
+        by = run.Executor(worker.executed)
+        return run.evaluate(stage, store, means(worker), by=by, stop=worker.stop)
     return run_stored(stage, store, writer(stage, store), "in_process")
+
+
+def means(worker: Worker) -> Means:
+    """How `worker` carries an evaluation out."""
+    return worker.options.means._replace(device=worker.device, threads=worker.threads)
 
 
 def writer(source: Any, store: Store, tokenise: Callable[..., dict[str, Any]] = tokenise) -> Write:

@@ -47,6 +47,8 @@ class StageView:
     """Most that rank 0 has held."""
     device_s: float = 0.0
     """Devices x seconds of training so far."""
+    problems: tuple[int, int] | None = None
+    """Of an evaluation that runs: those answered, of how many."""
     note: str | None = None
     """The newest trouble that was dealt with; of a stage that is over, why it failed."""
     ended: float | None = None
@@ -57,6 +59,8 @@ class StageView:
         """Of its own work, what is done."""
         if self.state in ("done", "diverged"):
             return 1.0
+        if self.problems is not None:
+            return self.problems[0] / max(1, self.problems[1])
         return max(0, self.tokens - self.start) / (self.of - self.start) if self.of > self.start else 0.0
 
 
@@ -150,6 +154,7 @@ class Watch:
                 tokens=_tokens(stage, line.get("step", 0)),
                 train_loss_nats=line.get("train_loss"),
                 device_s=line.get("device_s", view.device_s),
+                problems=tuple(line["problems"]) if "problems" in line else None,
                 **also,
             )
         view = replace(view, tokens=max(blank.tokens, _tokens(stage, told.step)))
@@ -185,6 +190,8 @@ class Watch:
         """Seconds left, at the pace since the first look, or at that of the stages that run while there is none."""
         now, spent = time.monotonic(), sum(v.flops * v.share for v in view.stages)
         left = sum(v.flops * (1 - v.share) for v in view.of("waiting", "running"))
+        if not left:  # what is left to do has no FLOPs
+            return None
         self.first = self.first or (now, spent)
         seconds, flops = now - self.first[0], spent - self.first[1]
         if seconds > SETTLING_S and flops > 0:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.layout import Layout
+from harness.reasoning.spec import Means
 from harness.specs import Sequences, Train
 from harness.url import Place
 
@@ -60,6 +61,8 @@ class Options:
     study: str = ""
     starts: Mapping[str, str] = field(default_factory=dict)
     """The digest of the `State` that a stage goes on from, by the stage's own digest."""
+    means: Means = field(default_factory=Means)
+    """Of evaluations."""
     stop: Place | None = None
     """A file that is there when the stages of this run are to stop."""
 

@@ -1,6 +1,7 @@
 """The Ray side: same results as in process, whatever is killed, and nothing started that cannot fit."""
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -19,22 +20,31 @@ from harness.cluster import starts
 from harness.cluster.resources import Workers, allot, resources
 from harness.errors import InputError
 from harness.limits import Limit, Meter
+from harness.reasoning import shards
+from harness.reasoning.spec import Evaluate, Means
+from harness.sources.answers import Answers
 from harness.specs import State, Train, digest
 from harness.stages import run_here
 from harness.store import Store
 from harness.url import Url
 from harness.worker import Batch, Options, Worker, read_here
 from tests.runs import curve
+from tests.test_evaluate import ROW
 
 STUDY = '''
 """Is a study run by Ray the study run here?"""
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 import numpy as np
 from ray import tune
+from harness.reasoning import tasks
+from harness.reasoning.tasks import GSM8K, Benchmark, HumanEval, Tuning
+from harness.sources.answers import Answers
 from harness.sources.nca import NCA
+from harness.sources.rows import Rows, Template
 from harness.sources.text import BPE, Text
 from harness.space import Study
 from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, Transfer
@@ -107,6 +117,34 @@ def grown(budget, seed):
     return growing(budget, seed).after(replace(growing(budget, seed), corpus=automata))
 
 
+KNOWN = Answers(Rows.local({known!r}), TEXT, Template("{{question}} ="), held_out=0.2)
+
+
+def tuned(seed):
+    return tasks.tune(scratch(seed), KNOWN, 24, Tuning(2, Recipe(lr=3e-3, batch=8)), seed, EVALUATION)
+
+
+def tuned_nca(seed):
+    return replace(tuned(seed), init=nca(seed))
+
+
+@dataclass(frozen=True)
+class Logged(GSM8K):
+    """Writes down what it is asked, and by whom."""
+
+    def answer(self, lm, problems, stage, means):
+        with open({log!r}, "a") as f:
+            f.write("".join(f"{{os.getpid()}} {{p.name}}\\n" for p in problems))
+        time.sleep({slow})
+        return super().answer(lm, problems, stage, means)
+
+
+ASKED = Logged(Rows.local({test!r}), None, Template("{{question}} ="), max_tokens=4)
+SUMS = {{"sums": Benchmark(ASKED, 2, 1.0)}}
+asked = Study("asked", __doc__, tuned, [tuned_nca], {{"seed": tune.grid_search([3])}}, benchmarks=SUMS)
+once = replace(asked, name="once", arms=[])
+CODE = {{"code": Benchmark(HumanEval(Rows.local({code!r}), max_tokens=4), 2, 1.0)}}
+code = Study("code", __doc__, scratch, [], {{"seed": tune.grid_search([3])}}, benchmarks=CODE)
 study = Study("twin", __doc__, scratch, [nca, counting], {{"seed": tune.grid_search([0])}})
 BUDGETS = {{"budget": tune.grid_search([10, 16]), "seed": tune.grid_search([0])}}
 nested = Study("nested", __doc__, growing, [grown], BUDGETS)
@@ -114,6 +152,9 @@ partly = Study("partly", __doc__, scratch, [broken], {{"seed": tune.grid_search(
 dying = Study("dying", __doc__, scratch, [deadly], {{"seed": tune.grid_search([1])}})
 long = Study("long", __doc__, scratch, [nca], {{"seed": tune.grid_search([2])}})
 '''
+
+
+MEANS = Means()
 
 
 @pytest.fixture(scope="module")
@@ -136,19 +177,26 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(20):
         lines = [f"{rng.choice(names)} = {rng.choice(names)} + {rng.integers(100)}" for _ in range(120)]
         (texts / f"{i}.py").write_text("\n".join(lines))
-    path = directory / "spaces.py"
-    path.write_text(STUDY.format(text=str(texts), steps=24))
-    (directory / "long.py").write_text(STUDY.format(text=str(texts), steps=400))
-    return path
+    for name, first, count in (("known", 0, 60), ("test", 60, 100)):
+        rows = [{"question": f"name_{i % 40}", "answer": f"{i % 9}\n#### {i % 9}"} for i in range(first, first + count)]
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory / "code.jsonl").write_text(json.dumps(ROW) + "\n")
+    for name, steps, slow in (("spaces", 24, 0.0), ("long", 400, 0.2)):
+        settings = {name: str(directory / f"{name}.jsonl") for name in ("known", "test", "code")}
+        log = str(directory / f"{name}.log")
+        source = STUDY.format(text=str(texts), steps=steps, slow=slow, log=log, **settings)
+        (directory / f"{name}.py").write_text(source)
+    return directory / "spaces.py"
 
 
 def run(
-    sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0, in_trial: bool = False
-) -> tuple[plans.Plan, Any]:
+    sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0, in_trial: bool = False,
+    means: Means = MEANS,
+) -> tuple[plans.Plan, Any]:  # fmt: skip
     study = space.load(target)
     plan = plans.make(study)
     allotment = allot(sweep.most_resources(), plan.stages, (Workers(workers, workers),), in_trial=in_trial)
-    return plan, sweep.run(plan, store, allotment, Options(checkpoint_every_s=every, starts=plan.starts))
+    return plan, sweep.run(plan, store, allotment, Options(checkpoint_every_s=every, starts=plan.starts, means=means))
 
 
 def weights(store: Store, address: str) -> bytes:
@@ -197,6 +245,105 @@ def test_budgets_that_share_their_beginning_give_the_curves_of_runs_of_their_own
             assert manifest is not None and manifest["start"] == plan.starts.get(address)
             assert curve(remote, address) == curve(here, address)
             assert weights(remote, address) == weights(here, address)
+
+
+def samples(store: Store, address: str) -> bytes:
+    found = store.read(address, "samples.jsonl")
+    assert found is not None
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("in_trial", [False, True])
+def test_tuning_and_benchmarks_on_ray_are_those_of_this_process(
+    ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
+) -> None:
+    remote, here = Store(tmp_path / "remote"), Store(tmp_path / "here")
+    plan, outcome = run(ray_here, f"{space_file}:asked", remote, in_trial=in_trial)
+    assert outcome.computed == set(plan.stages) and not outcome.failed
+    kinds = [type(stage).__name__ for stage in plan.stages.values()]
+    assert (kinds.count("Evaluate"), kinds.count("Answers"), kinds.count("Train")) == (2, 1, 5)
+    for address, stage in plan.stages.items():
+        run_here(stage, here)
+        mine, theirs = here.manifest(address), remote.manifest(address)
+        assert mine is not None and theirs is not None
+        if isinstance(stage, Evaluate):
+            assert theirs["executed"]["on"] == ("trial" if in_trial else "ray")
+            assert samples(remote, address) == samples(here, address)
+            assert theirs["scores"] == mine["scores"] and theirs["problems"] == 100
+        if isinstance(stage, Train):
+            assert curve(remote, address) == curve(here, address)
+            assert weights(remote, address) == weights(here, address)
+        if isinstance(stage, Answers):
+            assert theirs["executed"] == "ray" and theirs["train"] == mine["train"]
+    assert not list(remote.resume("").glob("*/samples-*"))
+
+
+@pytest.mark.ray
+def test_leave_to_run_generated_code_comes_to_the_workers(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    plan, outcome = run(ray_here, f"{space_file}:code", store)
+    (address,) = (d for d, stage in plan.stages.items() if isinstance(stage, Evaluate))
+    assert set(outcome.failed) == {address} and "code that would be run" in outcome.failed[address]
+    _, outcome = run(ray_here, f"{space_file}:code", store, means=Means(allow_code=True))
+    manifest = store.manifest(address)
+    assert outcome.computed == {address} and manifest is not None
+    assert manifest["scores"]["ended"] == {"failed": 2}
+
+
+def log_of(target: str) -> list[tuple[str, str]]:
+    """(process, problem) of everything that was asked."""
+    log = Path(target.partition(":")[0]).with_suffix(".log")
+    return [(line.split()[0], line.split()[1]) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_evaluation_goes_on_with_the_shards_that_are_left_whoever_is_killed(
+    ray_here: Any, space_file: Path, tmp_path: Path
+) -> None:
+    import psutil
+
+    target = f"{space_file.parent / 'long.py'}:once"
+    store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
+    plan = plans.make(space.load(target))
+    (address,) = (d for d, stage in plan.stages.items() if isinstance(stage, Evaluate))
+    for d, stage in plan.stages.items():
+        for each in (store, here):
+            if d != address:
+                run_here(stage, each)
+    begun = shards.answer_here(plan.stages[address], cut(plan.stages[address])[:1], store, Means(threads=1))
+    assert sum(begun) == 32  # as a driver that was killed leaves it
+    before = len(log_of(target))
+    killed: list[str] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.05)
+            # Of two at work, the one that has done one shard.
+            if len(list(store.resume(address).glob("samples-*"))) < 2:
+                continue
+            for process in psutil.process_iter(["cmdline"]):
+                if not killed and any("ray::Examinee" in part for part in process.info["cmdline"] or []):
+                    process.send_signal(signal.SIGKILL)
+                    killed.append(str(process.pid))
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    _, outcome = run(ray_here, target, store)
+    thread.join()
+    assert killed and outcome.computed == {address} and not outcome.failed
+    asked = log_of(target)[before:]
+    assert not {problem for _, problem in asked} & {str(i) for i in range(32)}
+    assert {process for process, _ in asked} > set(killed)
+    assert len(asked) < 68 + 33  # at most the shard that it was at was begun again
+    run_here(plan.stages[address], here)
+    assert samples(store, address) == samples(here, address)
+
+
+def cut(stage: Evaluate) -> list[shards.Shard]:
+    return shards.cut(stage.task.read(0, 0))
 
 
 @pytest.mark.ray
@@ -520,6 +667,26 @@ def test_stages_in_their_trials_hold_no_generators() -> None:
     stage = {"two": small(units=2, rows=8, steps=4)}
     assert not allot(box, stage, (Workers(2, fewest=2),), in_trial=True).of["two"].in_trial
     assert allot(box, stage, in_trial=True).of["two"].in_trial
+
+
+def test_evaluations_share_what_is_free_and_keep_it(space_file: Path) -> None:
+    plan = plans.make(space.load(f"{space_file}:asked"))
+    asked = [d for d, stage in plan.stages.items() if isinstance(stage, Evaluate)]
+    train = next(d for d, stage in plan.stages.items() if isinstance(stage, Train))
+    alone = allot({"CPU": 6.0}, plan.stages)
+    assert (alone.of[asked[0]].workers, alone.of[asked[0]].min_workers) == (6, 1)
+    assert alone.sharing([], asked[0], 1).of[asked[0]].workers == 6
+    assert alone.sharing([train], asked[0], 1).of[asked[0]].workers == 5
+    assert alone.sharing([train], asked[0], 9).of[asked[0]].workers == 1
+    both = alone.sharing([], asked[0], 2)
+    assert both.of[asked[0]].workers == 3 and both.fits(asked[:1], asked[1])
+    assert both.sharing(asked[:1], asked[1], 1).of[asked[1]].workers == 3
+    one = allot({"CPU": 6.0}, plan.stages, concurrent=1)
+    assert one.sharing([], asked[0], 2).of[asked[0]].workers == 6
+    gpus = allot({"CPU": 16.0, "GPU": 2.0}, plan.stages, (Workers(per_gpu=4),))
+    assert gpus.of[asked[0]].workers == 8 and gpus.of[asked[0]].footprint(8) == {"CPU": 2.0, "GPU": 2.0}
+    trial = allot({"CPU": 6.0}, plan.stages, in_trial=True).of[asked[0]]
+    assert (trial.in_trial, trial.workers, trial.shares) == (True, 1, False)
 
 
 def test_workers_that_do_not_divide_the_batch_are_refused(space_file: Path) -> None:

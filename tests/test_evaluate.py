@@ -16,10 +16,10 @@ from harness import export, stages
 from harness.__main__ import main
 from harness.errors import InputError
 from harness.reasoning import lm as models
-from harness.reasoning import run
+from harness.reasoning import run, shards
 from harness.reasoning.choices import Choices, mass_on_right, pick, scores
 from harness.reasoning.humaneval import HumanEval, program
-from harness.reasoning.spec import Evaluate, Means
+from harness.reasoning.spec import Evaluate, Means, resolved
 from harness.reasoning.tasks import GSM8K, Tuning, answers, task, tune
 from harness.sources.answers import Answers
 from harness.sources.rows import Rows, Template
@@ -66,7 +66,7 @@ def lm(spec: Train, trained: Store, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def gsm8k(tmp_path: Path) -> GSM8K:
     test, train = table(tmp_path / "test.jsonl", sums(5)), table(tmp_path / "train.jsonl", sums(6, 100))
-    return GSM8K(test, train, max_tokens=12).resolved()
+    return resolved(GSM8K(test, train, max_tokens=12))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def choices(tmp_path: Path) -> Choices:
         for i in range(6)
     ]  # fmt: skip
     rows.append({"inputs": "said", "multiple_choice_targets": [], "multiple_choice_scores": []})
-    return Choices(table(tmp_path / "choices.jsonl", rows), Template("{inputs}")).resolved()
+    return resolved(Choices(table(tmp_path / "choices.jsonl", rows), Template("{inputs}")))
 
 
 # ---- what the model gives to a text
@@ -253,7 +253,14 @@ def test_scores_of_samples_worked_out_by_hand(spec: Train, gsm8k: GSM8K) -> None
     assert (found["no_answer"], found["too_long"], found["answer_nats"]) == (0.5, 1, 2.0)
 
 
-def test_what_was_cut_off_goes_on_with_the_next_problem(
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of two problems."""
+    monkeypatch.setattr(run, "cut", lambda problems: shards.cut(problems, 2))
+
+
+@pytest.mark.usefixtures("pairs")
+def test_what_was_cut_off_goes_on_with_the_next_shard(
     spec: Train, gsm8k: GSM8K, trained: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Evaluate(spec, gsm8k, samples=2, temperature=1.0, seed=11)
@@ -270,8 +277,9 @@ def test_what_was_cut_off_goes_on_with_the_next_problem(
     with pytest.raises(KeyboardInterrupt):
         run.evaluate(stage, trained, MEANS)
     assert asked == [["0", "1"], ["2", "3"]] and not trained.has(digest(stage))
-    partial = Path(trained.resume(digest(stage))) / "samples.jsonl"
-    partial.write_bytes(partial.read_bytes()[:-9])  # a line that was being written
+    place = Path(trained.resume(digest(stage)))
+    assert [p.name for p in sorted(place.glob("samples-*"))] == ["samples-00000.json", "samples-00001.json"]
+    (place / "samples-00001.json").write_bytes((place / "samples-00001.json").read_bytes()[:-9])  # damaged
 
     def counted(self: GSM8K, lm: Any, problems: Any, *rest: Any) -> Any:
         asked.append([p.name for p in problems])
@@ -279,12 +287,45 @@ def test_what_was_cut_off_goes_on_with_the_next_problem(
 
     monkeypatch.setattr(GSM8K, "answer", counted)
     run.evaluate(stage, trained, MEANS)
-    assert asked[2:] == [["3", "4"]]
-    assert not partial.exists()
+    assert asked[2:] == [["2", "3"], ["4"]]
+    assert not place.exists()
     found = [[s["text"] for s in r["samples"]] for r in lines(trained, stage)]
-    other = Evaluate(spec, replace(gsm8k, max_tokens=12, problems=5), samples=2, temperature=1.0, seed=11)
+    other = Evaluate(spec, replace(gsm8k, problems=5), samples=2, temperature=1.0, seed=11)
     run.evaluate(other, trained, Means(rows=1))
     assert [[s["text"] for s in r["samples"]] for r in lines(trained, other)] == found
+
+
+@pytest.mark.usefixtures("pairs")
+def test_shards_in_an_object_store_are_gathered_wherever_they_were_answered(
+    spec: Train, gsm8k: GSM8K, trained: Store, remote: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.run_here(spec.corpus.source, remote)
+    stages.run_here(spec, remote)
+    stage = Evaluate(spec, gsm8k, samples=2, temperature=1.0, seed=5)
+    first = shards.cut(gsm8k.read(0, 0), 2)[0]
+    assert sum(shards.answer_here(stage, [first], remote, MEANS)) == 2
+    assert (remote.resume(digest(stage)) / first.file).exists()
+    asked: list[list[str]] = []
+    answer = GSM8K.answer
+
+    def counted(self: GSM8K, lm: Any, problems: Any, *rest: Any) -> Any:
+        asked.append([p.name for p in problems])
+        return answer(self, lm, problems, *rest)
+
+    monkeypatch.setattr(GSM8K, "answer", counted)
+    there = run.evaluate(stage, remote, MEANS)
+    assert asked == [["2", "3"], ["4"]] and not list(remote.resume(digest(stage)).glob("*"))
+    here = run.evaluate(stage, trained, MEANS)
+    assert lines(remote, stage) == lines(trained, stage) and there["scores"] == here["scores"]
+
+
+def test_a_task_that_loses_problems_is_told(spec: Train, gsm8k: GSM8K, trained: Store) -> None:
+    class Losing(GSM8K):
+        def answer(self, lm: Any, problems: Any, stage: Any, means: Any) -> list[dict[str, Any]]:
+            return super().answer(lm, problems, stage, means)[1:]
+
+    with pytest.raises(InputError, match=r"problem = \['1', '2', '3'\]: Losing\.answer gave these"):
+        run.evaluate(Evaluate(spec, Losing(gsm8k.test, None, max_tokens=2)), trained, MEANS)
 
 
 def test_the_value_says_what_it_is(spec: Train, gsm8k: GSM8K) -> None:
@@ -336,7 +377,7 @@ def test_code_runs_only_if_that_was_asked_for(spec: Train, trained: Store, tmp_p
         run.evaluate(stage, trained, MEANS)
     manifest = run.evaluate(stage, trained, Means(rows=4, allow_code=True))
     assert manifest["scores"]["pass"]["2"]["mean"] == 0 and manifest["isolation"] == "namespaces"
-    (found,) = lines(trained, replace(stage, task=stage.task.resolved()))
+    (found,) = lines(trained, stage.resolved())
     assert all(s["status"] == "failed" for s in found["samples"])
 
 
@@ -435,7 +476,8 @@ def test_lm_eval_scores_the_same_choices_alike(spec: Train, choices: Choices, tr
     pytest.importorskip("lm_eval")
     ours = run.evaluate(Evaluate(spec, choices), trained, MEANS)
     theirs = run.evaluate(Evaluate(spec, choices, engine="lm-eval"), trained, MEANS)
-    assert theirs["scores"]["acc,none"] == pytest.approx(ours["scores"]["accuracy_sum"]["mean"])
+    assert theirs["scores"]["acc,none"] == pytest.approx(ours["scores"]["accuracy_sum"])
+    assert theirs["executed"]["version"] is not None
     found = lines(trained, Evaluate(spec, choices, engine="lm-eval"))
     own = lines(trained, Evaluate(spec, choices))
     for a, b in zip(own, found, strict=True):
@@ -446,5 +488,33 @@ def test_lm_eval_scores_the_same_choices_alike(spec: Train, choices: Choices, tr
 def test_lm_eval_reads_the_same_answers(spec: Train, gsm8k: GSM8K, trained: Store) -> None:
     pytest.importorskip("lm_eval")
     found = run.evaluate(Evaluate(spec, gsm8k, shots=1, engine="lm-eval"), trained, MEANS)
-    assert found["scores"]["exact_match,marked"] == 0.0
+    assert found["scores"]["exact_match,marked"]["mean"] == 0.0
     assert len(lines(trained, Evaluate(spec, gsm8k, shots=1, engine="lm-eval"))) == 5
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.filterwarnings("default")
+def test_lm_eval_scores_shards_as_it_scores_all_at_once(spec: Train, choices: Choices, trained: Store) -> None:
+    lm_eval_engine = pytest.importorskip("lm_eval") and importlib.import_module("harness.reasoning.lm_eval_engine")
+    asked = [Evaluate(spec, replace(choices, problems=n), engine="lm-eval") for n in (5, 6)]
+    few, many = (run.evaluate(stage, trained, MEANS) for stage in asked)
+    assert lines(trained, asked[1])[:4] == lines(trained, asked[0])[:4]
+    assert few["scores"] == lm_eval_engine.scores(lines(trained, asked[1])[:5], asked[0])
+    assert many["scores"]["acc,none"]["problems"] == 6
+
+
+def test_lm_eval_is_asked_only_what_it_does(spec: Train, gsm8k: GSM8K, trained: Store) -> None:
+    stage = Evaluate(spec, gsm8k, samples=4, temperature=1.0, engine="lm-eval")
+    with pytest.raises(InputError, match=r"Evaluate\.samples = 4: lm-eval draws one sample here"):
+        run.evaluate(stage, trained, MEANS)
+    with pytest.raises(InputError, match=r"Evaluate\.task = 'HumanEval': lm-eval runs GSM8K and Choices"):
+        run.check(Evaluate(spec, HumanEval(), engine="lm-eval"), Means(allow_code=True))
+
+
+def test_metrics_of_lm_eval_are_means_over_problems(spec: Train, choices: Choices) -> None:
+    from harness.reasoning import lm_eval_engine
+
+    records = [{"acc": a, "acc_norm": b, "filter": "none"} for a, b in ((1.0, 1.0), (0.0, 1.0), (1.0, 1.0), (0.0, 1.0))]
+    found = lm_eval_engine.scores(records, Evaluate(spec, choices, engine="lm-eval"))
+    assert {name: value["mean"] for name, value in found.items()} == {"acc,none": 0.5, "acc_norm,none": 1.0}
+    assert found["acc,none"]["problems"] == 4 and found["acc,none"]["low"] < 0.5 < found["acc,none"]["high"]

@@ -15,6 +15,8 @@ from harness.commands.plan import describe
 from harness.rates import Rates
 from harness.scales import SCALES
 from harness.search import Winners
+from harness.sources.answers import Answers
+from harness.sources.text import Text
 from harness.space import Study, load, load_value
 from harness.specs import State, Train, Transfer, canonical_json, digest, parents
 from harness.store import Store
@@ -125,7 +127,7 @@ def test_a_study_plans(target: str) -> None:
 
 
 def test_every_claim_is_in_a_study_of_every_scale() -> None:
-    wanted = {f"C{i}" for i in range(14) if i != 10} | {"C2-net"}  # C10 is measured downstream
+    wanted = {f"C{i}" for i in range(14)} | {"C2-net"}
     for scale in SCALES:
         studies = [load(f"{path}:{scale.name}") for path in CLAIMS]
         assert {claim.id for study in studies for claim in study.claims} == wanted
@@ -158,6 +160,24 @@ def test_the_studies_of_a_scale_share_scratch_and_automata(scale: Any) -> None:
     assert {digest(p.train.init) for p in headline.points if p.arm == "nca" and p.train.init is not None} & {
         digest(p.train.init) for p in bands.points if p.train.init is not None
     }
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=lambda s: s.name)
+def test_reasoning_is_asked_of_what_was_tuned_for_it(scale: Any) -> None:
+    plan = plan_of(f"{FOLDER / 'c10.py'}:{scale.name}")
+    headline = plan_of(f"{FOLDER / 'paper.py'}:{scale.name}")
+    for point in plan.points:
+        task = dict(point.axes)["task"]
+        ((name, asked),) = point.benchmarks
+        assert name == task and asked.train is point.train
+        source = point.train.corpus.source
+        if task == "humaneval":
+            assert isinstance(source, Text) and asked.task.runs_code
+        else:
+            assert isinstance(source, Answers) and point.train.init is not None
+            assert source.text == point.train.init.corpus.source and point.train.transfer == Transfer(reinit=())
+        pretrained = point.train if task == "humaneval" else point.train.init
+        assert pretrained is not None and digest(pretrained) in headline.stages
 
 
 def test_the_laptop_goes_on_from_the_crossover_study() -> None:

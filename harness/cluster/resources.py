@@ -1,10 +1,11 @@
 """From what a cluster has to what a stage gets: one function for a laptop, a GPU box and a cluster."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.errors import InputError, require
+from harness.reasoning.spec import Evaluate
 from harness.specs import Stage, Train
 
 STAGE_BYTES = 1.5e9
@@ -40,6 +41,8 @@ class Resources:
     """Of a worker's GPU; the rest is other stages'."""
     in_trial: bool = False
     """Whether it runs, and generates, in the process of its trial."""
+    shares: bool = False
+    """Whether it takes of what is free when it begins, from its fewest workers to its most, and keeps that."""
 
     @property
     def elastic(self) -> bool:
@@ -68,15 +71,28 @@ class Allotment:
     concurrent: float
     """Stages at once, at most."""
 
-    def fits(self, live: Iterable[str], address: str) -> bool:
+    def fits(self, live: Collection[str], address: str) -> bool:
         """Whether the stage can start beside those that are `live`: they are counted with all their workers, and it
         with its fewest."""
-        live = list(live)
+        of = self.of[address]
+        return self._fits(live, of.footprint(of.min_workers)) and len(live) + 1 <= self.concurrent
+
+    def sharing(self, live: Collection[str], address: str, among: int) -> "Allotment":
+        """The same, with an equal part for the stage, which fits, of what is free beside those that are `live`, as if
+        `among` stages like it were to begin now."""
+        of = self.of[address]
+        together = min(among, self.concurrent - len(live))
+        workers = of.min_workers
+        while workers < of.workers and self._fits(live, of.footprint(math.ceil((workers + 1) * together))):
+            workers += 1
+        return replace(self, of={**self.of, address: replace(of, workers=workers)})
+
+    def _fits(self, live: Collection[str], more: Mapping[str, float]) -> bool:
         held = [self.of[d].footprint(self.of[d].workers) for d in live]
-        held.append(self.of[address].footprint(self.of[address].min_workers))
-        names = {name for each in held for name in each}
-        within = all(sum(each.get(n, 0.0) for each in held) <= self.cluster.get(n, 0.0) + 1e-9 for n in names)
-        return within and len(live) + 1 <= self.concurrent
+        return all(
+            need + sum(each.get(name, 0.0) for each in held) <= self.cluster.get(name, 0.0) + 1e-9
+            for name, need in more.items()
+        )
 
     def at_once(self, addresses: Iterable[str]) -> int:
         """How many of these stages, taken in their order, run at once; a stage that comes twice counts twice."""
@@ -98,16 +114,19 @@ def allot(
     """Resources for `stages` on a cluster that has (or can grow to) `cluster`. A stage gets what the last entry of
     `asked` says whose `params` it has; with `in_trial`, stages of one worker run in the process of their trial.
 
+    Evaluations share what is free, a shard of their problems on a worker like those of the stage that is asked.
+
     As many stages run at once as fit. Raises InputError, with the numbers, where a stage does not fit alone or its
     batch cannot be cut into equal shares for its workers.
     """
     of = {}
     for address, stage in stages.items():
         if isinstance(stage, Train):
-            params = stage.model.params(stage.io_width)
-            workers = [w for w in asked if w.params <= params][-1]
+            workers = _asked_for(stage, asked)
             _check_divides(stage, workers.most)
             of[address] = resources(cluster, workers, generator_gpus, in_trial and workers.most == 1)
+        elif isinstance(stage, Evaluate) and isinstance(stage.train, Train):
+            of[address] = sharing(cluster, _asked_for(stage.train, asked), in_trial)
         else:
             of[address] = resources(cluster, Workers())
     beside = math.inf if in_trial else max(1.0, cluster.get("memory", math.inf) / STAGE_BYTES)
@@ -146,6 +165,22 @@ def resources(
                 f"ask for fewer --workers or a larger cluster"
             )
     return stage
+
+
+def sharing(cluster: Mapping[str, float], asked: Workers, in_trial: bool = False) -> Resources:
+    """What a stage gets whose work is cut into shards, one to each of any number of workers like those of `asked`: one
+    worker, and as many as there is room for; with `in_trial` the process of its trial alone."""
+    one = replace(resources(cluster, Workers(per_gpu=asked.per_gpu), in_trial=in_trial), generators=0)
+    if in_trial:
+        return one
+    most = min(int(cluster.get(name, 0.0) / amount + 1e-9) for name, amount in one.footprint(1).items())
+    return replace(one, workers=most, shares=True)
+
+
+def _asked_for(stage: Train, asked: Sequence[Workers]) -> Workers:
+    """What the last entry of `asked` says whose parameters `stage` has."""
+    params = stage.model.params(stage.io_width)
+    return [w for w in asked if w.params <= params][-1]
 
 
 def _check_divides(stage: Train, workers: int) -> None:

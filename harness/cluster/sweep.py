@@ -56,10 +56,13 @@ class StageSearcher(Searcher):
         waiting = [address for address in self.pending if address not in live]
         ready = next((address for address in waiting if self.needs[address] <= self.outcome.finished), None)
         if ready is not None and self.allotment.fits(live, ready):
+            if self.allotment.of[ready].shares:
+                among = sum(self.needs[address] <= self.outcome.finished for address in waiting)
+                self.allotment = self.allotment.sharing(live, ready, among)
             self.live[trial_id] = ready
             given = self.allotment.of[ready]
             self.meter.begins(ready, given.workers, given.gpu_share)
-            return {"stage": ready, "label": self.labels[ready]}
+            return {"stage": ready, "label": self.labels[ready], "workers": given.workers}
         return None if waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -3,6 +3,7 @@ it is the one worker itself, in a process that the next stage finds warm."""
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from ray import tune
 from harness import failure, stages
 from harness.asking import asking
 from harness.automata import engine
-from harness.cluster import data, failures, starts, telling, train
+from harness.cluster import data, evaluate, failures, starts, telling, train
 from harness.cluster.resources import Resources
 from harness.errors import InputError
+from harness.reasoning.spec import Evaluate
 from harness.specs import Stage, Train, digest
 from harness.stages import check_budget, open_reader, run_stored
 from harness.store import Store
@@ -41,9 +43,10 @@ def run(
     `tell`, Tune gets the stage's curve as it comes."""
     stage = stages[config["stage"]]
     address = digest(stage)
+    given = replace(of[address], workers=config.get("workers", of[address].workers))
     if not store.has(address) and not options.stopping:
         try:
-            _run(stage, store, of[address], options, run_id, tell)
+            _run(stage, store, given, options, run_id, tell)
         except (failures.StageFailed, InputError) as e:
             failure.write(store, address, str(e) if isinstance(e, failures.StageFailed) else failure.describe(e))
             return {"stage": 0, "failed": str(e).splitlines()[0]}
@@ -65,6 +68,9 @@ def run(
 def _run(stage: Stage, store: Store, of: Resources, options: Options, run_id: str, tell: bool) -> None:
     if not store.exists():
         raise failures.StageFailed(failures.blind(store, "the machine of the trial"))
+    if isinstance(stage, Evaluate):
+        evaluate.run(stage, store, of, options)
+        return
     if not isinstance(stage, Train):
         tokenise = functools.partial(data.tokenise, cpus=of.generator_cpus)
         run_stored(stage, store, stages.writer(stage, store, tokenise), executed="ray")

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import plan as plans
 from harness import rates, space, winners
+from harness.reasoning.spec import Means
 from harness.store import Store
 from harness.url import Url, place
 
@@ -60,6 +61,24 @@ def rated() -> argparse.ArgumentParser:
     )
     parser.add_argument("--price", type=positive_number, metavar="P", help="of a device-hour, for money")
     return parser
+
+
+def running_code() -> argparse.ArgumentParser:
+    """The arguments of every command that can evaluate on code which a model wrote."""
+    parser = argparse.ArgumentParser(add_help=False)
+    code = parser.add_argument_group("code that a model wrote", "judged by running it (humaneval)")
+    code.add_argument("--run-generated-code", action="store_true", help="run it, in a sandbox")
+    code.add_argument(
+        "--limits-alone",
+        action="store_true",
+        help="run it without namespaces, where there are none: it reaches the network and the user's files",
+    )
+    return parser
+
+
+def means_of(args: argparse.Namespace) -> Means:
+    """What the command line says of how evaluations are carried out."""
+    return Means(allow_code=args.run_generated_code, isolation="limits" if args.limits_alone else "namespaces")
 
 
 def rates_of(args: argparse.Namespace, manifests: Iterable[dict[str, Any]]) -> rates.Rates:

@@ -5,19 +5,20 @@ import functools
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from harness import cost, failure, nearest, promise, screen, tracking
 from harness import plan as plans
 from harness.asking import asking
 from harness.cluster.resources import Allotment, allot
 from harness.commands import stage as one
-from harness.commands.common import positive, rates_of
+from harness.commands.common import means_of, positive, rates_of, running_code
 from harness.commands.plan import describe
 from harness.errors import InputError
 from harness.layout import SHARDINGS, Layout
 from harness.limits import Limit, Meter
 from harness.outcome import Outcome, standing
+from harness.reasoning.spec import Asking, Evaluate
 from harness.sources.tokenising import contamination
 from harness.specs import Stage, Train, digest
 from harness.store import Store
@@ -31,7 +32,7 @@ LIMIT_REACHED = 4
 
 def computing() -> argparse.ArgumentParser:
     """The arguments of every command that runs stages: how, and how long."""
-    run = argparse.ArgumentParser(add_help=False)
+    run = argparse.ArgumentParser(add_help=False, parents=[running_code()])
     run.add_argument(
         "--cpus", type=positive, help="CPUs of the Ray instance started here (default: all of this machine's)"
     )
@@ -66,6 +67,7 @@ def carry_out(
     if there is one."""
     prepare(plan, store)
     outcome = standing(plan.needs, store)
+    check_asked((stage for d in outcome.left(plan.stages) if isinstance(stage := plan.stages[d], Evaluate)), args)
     if not outcome.left(plan.stages):
         whole = len(outcome.finished) == len(plan.stages)
         what = f"all {len(plan.stages)} stages of {plan.study.name} are in {store.root}"
@@ -84,6 +86,15 @@ def carry_out(
         print(f"{len(outcome.computed)} stages computed")
     tell(plan, store, outcome, args)
     return outcome
+
+
+def check_asked(asked: Iterable[Asking], args: argparse.Namespace) -> None:
+    """Raise InputError where something that is asked of a model needs what the command line does not allow, or what
+    this machine lacks."""
+    for each in asked:
+        from harness.reasoning import run
+
+        run.check(each, means_of(args))
 
 
 def prepare(plan: plans.Plan, store: Store) -> None:
@@ -169,6 +180,7 @@ def options(plan: plans.Plan, store: Store, meter: Meter, args: argparse.Namespa
         arms=arms,
         study=plan.study.name,
         starts=plan.starts,
+        means=means_of(args),
         stop=meter.stop,
     )
 

@@ -5,7 +5,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from harness.commands.common import Commands, open_store, positive, stored
+from harness.commands.common import Commands, means_of, open_store, positive, running_code, stored
 
 if TYPE_CHECKING:
     from harness.reasoning import tasks
@@ -14,7 +14,7 @@ TASKS = ("gsm8k", "bigbench-lite", "humaneval")
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("evaluate", parents=[stored()], help="benchmark a training stage")
+    parser = commands.add_parser("evaluate", parents=[stored(), running_code()], help="benchmark a training stage")
     parser.add_argument("digest", metavar="DIGEST", help="of a training stage, or its first digits, as `status` shows")
     parser.add_argument("--task", required=True, choices=TASKS)
     parser.add_argument(
@@ -30,14 +30,6 @@ def add(commands: Commands) -> None:
     parser.add_argument("--engine", choices=("harness", "lm-eval"), default="harness")
     parser.add_argument("--rows", type=positive, default=8, metavar="N", help="sequences side by side in the model")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument(
-        "--run-generated-code", action="store_true", help="run what the model writes, in a sandbox (humaneval)"
-    )
-    parser.add_argument(
-        "--limits-alone",
-        action="store_true",
-        help="run it without namespaces, where there are none: it reaches the network and the user's files",
-    )
     parser.set_defaults(command=command)
 
 
@@ -54,17 +46,21 @@ def not_negative(text: str) -> float:
 
 def command(args: argparse.Namespace) -> int:
     from harness import export
-    from harness.reasoning.run import evaluate
-    from harness.reasoning.spec import Evaluate, Means
+    from harness.reasoning.run import check, evaluate, register
+    from harness.reasoning.spec import Evaluate
     from harness.specs import digest
 
     store = open_store(args)
     address = export.find(args.digest, store)
     _, manifest = export.open_trained(address, store)
-    task = _task(args).resolved()
-    stage = Evaluate(manifest["spec"], task, args.samples, args.temperature, args.shots, args.seed, engine=args.engine)
-    means = Means(args.rows, args.run_generated_code, "limits" if args.limits_alone else "namespaces")
-    found = evaluate(stage, store, means, args.device, _progress)
+    asked = (args.samples, args.temperature, args.shots, args.seed, args.engine)
+    stage = Evaluate(manifest["spec"], _task(args), *asked)
+    means = means_of(args)._replace(rows=args.rows, device=args.device)
+    check(stage, means)
+    stage = stage.resolved()
+    stage.check_unseen()
+    register(stage, store)
+    found = evaluate(stage, store, means, _progress)
     print(f"{export.describe(manifest['spec'])} {address[:12]}: {args.task}, {found['problems']} problems")
     for name, value in found["scores"].items():
         print(f"  {name}: {_said(value)}")

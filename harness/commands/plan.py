@@ -9,6 +9,7 @@ from harness import plan as plans
 from harness.commands.common import Commands, next_plan, of_study, rated, rates_of
 from harness.plan import label, si
 from harness.rates import Rates, hours
+from harness.reasoning.spec import Evaluate
 from harness.specs import Train
 
 
@@ -43,6 +44,9 @@ def describe(
     """The plan for people: points, stages, cost, what sharing saves, `why` what is lacking is not there, and what texts
     `moved`. `price` is money a device-hour."""
     trains = [s for s in plan.stages.values() if isinstance(s, Train)]
+    asked = sum(isinstance(s, Evaluate) for s in plan.stages.values())
+    evaluations = f"{asked} evaluation{'s' * (asked > 1)}"
+    kinds = f"{len(trains)} training" + (f", {evaluations}" if asked else "")
     left = [d for d in plan.stages if d not in done]
     all_of_it = plan.complete or plan  # the study from nothing, whatever the store has and no longer has
     whole, rest = cost.cost_of(all_of_it, all_of_it.stages), cost.cost_of(plan, left)
@@ -58,11 +62,13 @@ def describe(
         "",
         f"  points  {len(plan.points)}",
         *_equal(plan),
-        f"  stages  {len(plan.stages)} distinct ({len(trains)} training), {len(done)} in the store",
+        f"  stages  {len(plan.stages)} distinct ({kinds}), {len(done)} in the store",
         f"  tokens  {si(whole.tokens)}",
         f"  FLOPs   {si(whole.flops)}",
         f"  time    {hours(total)} {rates.said(trains)}",
     ]
+    if asked:
+        lines.append(f"  asked   {evaluations}, not in the hours: what they take depends on the answers")
     if price is not None:
         lines.append(f"  money   {price * total:,.2f} at {price:g} a device-hour")
     lines += [f"  chain   {line}" for line in _chain(plan, took)]
@@ -76,8 +82,8 @@ def describe(
         *_sharing(plan),
         *(f"  not in the store: {line}" for line in why),
     ]
-    for source in plans.unresolved(plan).values():
-        lines.append(f"  open    {source.dataset}: `run` looks the commit of its revision up and writes it down")
+    for name in dict.fromkeys(n for stage in plans.unresolved(plan).values() for n in stage.unresolved):
+        lines.append(f"  open    {name}: `run` looks the commit of its revision up and writes it down")
     return "\n".join(lines)
 
 

@@ -4,9 +4,10 @@ import argparse
 import functools
 
 from harness import plan as plans
+from harness import space
 from harness.commands import stage as one
 from harness.commands.common import Commands, make_plan, of_study, rated
-from harness.commands.computing import LIMIT_REACHED, carry_out, computing, meter_of
+from harness.commands.computing import LIMIT_REACHED, carry_out, check_asked, computing, meter_of
 from harness.commands.placing import placing
 from harness.commands.report import reporting, write_report
 from harness.commands.search import search
@@ -23,7 +24,8 @@ def add(commands: Commands) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    code = search(args)
+    asked = space.load(args.target).benchmarks.values()
+    code = search(args, first=lambda: check_asked(asked, args))
     if code:
         return code
     plan, store, revisions = make_plan(args, network=True)

@@ -45,14 +45,15 @@ def command(args: argparse.Namespace) -> int:
     return search(args)
 
 
-def search(args: argparse.Namespace) -> int:
-    """Run the search of a study, if it has one that has not ended: its winners are part of the plan. The exit code, 0
-    where the plan can be made."""
+def search(args: argparse.Namespace, first: Callable[[], None] = lambda: None) -> int:
+    """Run the search of a study, after `first`, if it has one that has not ended: its winners are part of the plan. The
+    exit code, 0 where the plan can be made."""
     tuning, store, revisions = make_search(args, network=True)
     if tuning is None:
         return 0
     record = winners.read(tuning, store)
     if record is None:
+        first()
         register = functools.partial(winners.register, tuning, store, revisions)
         with meter_of(args, tuning.plan.study.name, store) as meter:
             if tuning.search.adaptive:

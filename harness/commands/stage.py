@@ -30,7 +30,8 @@ def alone(args: argparse.Namespace, address: str) -> str:
     command = ["python", "-m", "pdb", "-m", "harness", "run", args.target]
     ours = place(args.store).resolve() == Path("store").resolve()
     where = [] if ours else ["--store", args.store]
-    return shlex.join([*command, *where, "--in-process", "--stage", address[:12]])
+    allowed = ["--run-generated-code"] * args.run_generated_code + ["--limits-alone"] * args.limits_alone
+    return shlex.join([*command, *where, "--in-process", "--stage", address[:12], *allowed])
 
 
 def failed(plan: Plan, store: Store, args: argparse.Namespace, address: str, reason: str) -> str:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -43,9 +43,6 @@ class Choices:
     @property
     def asked(self) -> Rows:
         return self.rows
-
-    def resolved(self, network: bool = True) -> Self:
-        return replace(self, rows=self.rows.resolved(network))
 
     def read(self, shots: int = 0, seed: int = 0) -> list[Problem]:
         """The problems: options and the numbers of the right ones stand in `row`."""

@@ -3,10 +3,10 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -108,10 +108,6 @@ class GSM8K:
     @property
     def asked(self) -> Rows:
         return self.test
-
-    def resolved(self, network: bool = True) -> Self:
-        train = None if self.train is None else self.train.resolved(network)
-        return replace(self, test=self.test.resolved(network), train=train)
 
     def read(self, shots: int, seed: int) -> list[Problem]:
         """The test problems; all have the same shots before them."""

@@ -1,9 +1,9 @@
 """HumanEval (Chen et al. 2021, arXiv 2107.03374): Python functions from their docstrings, judged by hidden tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -47,9 +47,6 @@ class HumanEval:
     @property
     def asked(self) -> Rows:
         return self.rows
-
-    def resolved(self, network: bool = True) -> Self:
-        return replace(self, rows=self.rows.resolved(network))
 
     def read(self, shots: int = 0, seed: int = 0) -> list[Problem]:
         found = []

@@ -43,7 +43,9 @@ def load(directory: Path, device: str = "cpu", precision: str = "fp32") -> LM:
     Raises InputError where it has no tokenizer, or the weights are not exactly those that the configuration names: a
     head of its own that is left out would be read as a tied one."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would run through what is shown of a study
     tokens = directory / "tokenizer.json"
     require(
         tokens.is_file(), "model", str(directory), "has no tokenizer: its tokens stand for no text; tune it on text"

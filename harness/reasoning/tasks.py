@@ -8,12 +8,13 @@ from harness.reasoning import gsm8k
 from harness.reasoning.choices import Choices
 from harness.reasoning.gsm8k import GSM8K
 from harness.reasoning.humaneval import HumanEval
+from harness.reasoning.spec import Benchmark
 from harness.sources.answers import ANSWER, PROMPT, Answers
 from harness.sources.rows import Rows, Template
 from harness.sources.text import Text
 from harness.specs import Corpus, Evaluation, Recipe, Train, Transfer
 
-__all__ = ["BIGBENCH_LITE", "GSM8K", "Choices", "HumanEval", "Tuning", "answers", "task", "tune"]
+__all__ = ["BIGBENCH_LITE", "GSM8K", "Benchmark", "Choices", "HumanEval", "Tuning", "answers", "task", "tune"]
 
 BIGBENCH = "tasksource/bigbench"
 BIGBENCH_LITE = (

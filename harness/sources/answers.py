@@ -90,8 +90,8 @@ class Answers:
         return AnswerReader(artifact)
 
     @property
-    def unresolved(self) -> bool:
-        return self.rows.unresolved or self.text.unresolved
+    def unresolved(self) -> tuple[str, ...]:
+        return (*self.rows.unresolved, *self.text.unresolved)
 
     def resolved(self, network: bool = True) -> Self:
         """The same examples with everything that identifies them filled in. Raises InputError as `Rows` and `Text`."""
@@ -100,14 +100,12 @@ class Answers:
     @property
     def revisions(self) -> dict[str, str | None]:
         """The commits on the hub that these examples name."""
-        return {"dataset": self.rows.revision} | {TEXT + name: v for name, v in self.text.revisions.items()}
+        return self.rows.revisions | {TEXT + name: v for name, v in self.text.revisions.items()}
 
     def with_revisions(self, revisions: dict[str, str | None]) -> Self:
         """The same examples at commits that were looked up before."""
         text = {name.removeprefix(TEXT): v for name, v in revisions.items() if name.startswith(TEXT)}
-        return replace(
-            self, rows=replace(self.rows, revision=revisions["dataset"]), text=self.text.with_revisions(text)
-        )
+        return replace(self, rows=self.rows.with_revisions(revisions), text=self.text.with_revisions(text))
 
     def read(self) -> Iterator[Example]:
         """The examples, in the order of the rows."""

@@ -62,9 +62,18 @@ class Rows:
         return cls(files=os.fspath(path))
 
     @property
-    def unresolved(self) -> bool:
-        """Whether the commit on the hub is still open."""
-        return self.files is None and not hub.is_commit(self.revision)
+    def unresolved(self) -> tuple[str, ...]:
+        """The name of the dataset if its commit on the hub is still open."""
+        return () if self.dataset in (None, HERE) or hub.is_commit(self.revision) else (str(self.dataset),)
+
+    @property
+    def revisions(self) -> dict[str, str | None]:
+        """The commit on the hub that these rows name."""
+        return {"dataset": self.revision}
+
+    def with_revisions(self, revisions: dict[str, str | None]) -> Self:
+        """The same rows at a commit that was looked up before."""
+        return replace(self, revision=revisions["dataset"])
 
     def resolved(self, network: bool = True) -> Self:
         """The same rows with the content hash of local files or, with `network`, the commit of a dataset filled in.

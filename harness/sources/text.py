@@ -108,9 +108,10 @@ class Text:
         return TokenReader(artifact)
 
     @property
-    def unresolved(self) -> bool:
-        """Whether a commit on the hub, of the dataset or of the tokenizer, is still open."""
-        return self.tokenizer.unresolved or (self.files is None and not hub.is_commit(self.revision))
+    def unresolved(self) -> tuple[str, ...]:
+        """Names of what has its commit on the hub still open: the dataset, the tokenizer."""
+        dataset = () if self.files is not None or hub.is_commit(self.revision) else (str(self.dataset),)
+        return (*dataset, *self.tokenizer.unresolved)
 
     @property
     def revisions(self) -> dict[str, str | None]:

@@ -34,8 +34,8 @@ class BPE:
         require(257 <= self.vocab <= 2**31, "BPE.vocab", self.vocab, "use 257 (256 bytes and end-of-text) to 2**31")
 
     @property
-    def unresolved(self) -> bool:
-        return False
+    def unresolved(self) -> tuple[str, ...]:
+        return ()
 
     def resolved(self, network: bool = True) -> Self:
         return self
@@ -79,9 +79,9 @@ class Pretrained:
         keep_path_apart(self, "name", "path")
 
     @property
-    def unresolved(self) -> bool:
-        """Whether the commit on the hub is still open."""
-        return self.path is None and not hub.is_commit(self.revision)
+    def unresolved(self) -> tuple[str, ...]:
+        """The name if its commit on the hub is still open."""
+        return () if self.path is not None or hub.is_commit(self.revision) else (self.name,)
 
     def resolved(self, network: bool = True) -> Self:
         """The same tokenizer with the content hash of its file or, with `network`, its commit on the hub filled in."""
