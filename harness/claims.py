@@ -175,6 +175,11 @@ class Claim:
         found |= {axis for t in self.tests if isinstance(t, Carries) for axis in t.others}
         return found | {t.choose.axis for t in self.tests if isinstance(t, Beats) and t.choose is not None}
 
+    @property
+    def benchmarks(self) -> set[str]:
+        """Benchmarks that its tests name."""
+        return {test.benchmark for test in self.tests if isinstance(test, Scores)}
+
 
 SPEEDUP = 1.05
 """The smallest speedup worth having, and below what number one is refuted, unless a claim says otherwise."""

@@ -88,7 +88,11 @@ class Study:
         ids = [claim.id for claim in self.claims]
         require(len(set(ids)) == len(ids), "Study.claims", ids, "give every claim an id of its own")
         for claim in self.claims:
-            for kind, used, known in (("arm", claim.arms, names), ("axis", claim.axes, list(self.over))):
+            for kind, used, known in (
+                ("arm", claim.arms, names),
+                ("axis", claim.axes, list(self.over)),
+                ("benchmark", claim.benchmarks, list(self.benchmarks)),
+            ):
                 for name in sorted(used - set(known)):
                     way_out = f"the study has no such {kind}; it has {', '.join(known) or 'none'}"
                     require(False, f"claim {claim.id}", name, way_out)
