@@ -66,6 +66,8 @@ def number(metric: Metric, treated: Run, baseline: Run) -> float:
     """The number of a pair; NaN where it has none. Raises DataError, with the place, where the metric raises or gives
     something else."""
     found = _called(metric, {"treated": treated, "baseline": baseline})
+    if isinstance(found, np.ndarray) and found.ndim == 0:  # as `Curve.at` gives it
+        found = found.item()
     if found is None:
         return float("nan")
     if isinstance(found, bool) or not isinstance(found, int | float | np.integer | np.floating):
