@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,19 @@ from analysis.__main__ import main as analyse
 from harness import plan as plans
 from harness import space, stages
 from harness.__main__ import main
+from harness.errors import InputError
 from harness.rng import permuted
-from harness.specs import Corpus, Train, digest
+from harness.sources import checking
+from harness.sources.copying import Copy
+from harness.sources.dyck import Dyck
+from harness.sources.iid import IID
+from harness.sources.nca import NCA
+from harness.specs import Corpus, Sequences, Source, Train, digest
 from harness.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs" / "extending.md").read_text("utf-8")
-SECTIONS = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", GUIDE, re.S | re.M))
+SECTIONS = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", GUIDE, re.DOTALL | re.MULTILINE))
 KEPT_IN = {
     "A source": "ring.py",
     "A corpus": "ring.py",
@@ -44,7 +50,7 @@ class Block(NamedTuple):
 BLOCKS = [
     Block(section, language, text)
     for section, content in SECTIONS.items()
-    for language, text in re.findall(r"^```([^\n]*)\n(.*?)^```$", content, re.S | re.M)
+    for language, text in re.findall(r"^```([^\n]*)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 ]
 SPACE, METRICS = (
     "\n".join(b.text for b in BLOCKS if b.language == "python" and KEPT_IN[b.section] == file)
@@ -268,7 +274,7 @@ MISTAKES = {
         PLAN, "    version: ClassVar[int] = 1\n", "",
         ["Corpus.source = Ring(cells=16): Ring has no version; write `version: ClassVar[int] = 1`, raised whenever"],
     ),
-    "no version, previewed": (PREVIEW, "    version: ClassVar[int] = 1\n", "", ["'RING' is no source: Ring has no ver"]),
+    "no version, previewed": (PREVIEW, "    version: ClassVar[int] = 1\n", "", ["'RING' is no source: Ring has no"]),
     "version as a setting": (PLAN, "version: ClassVar[int]", "version: int", ["its version is a setting; write `ver"]),
     "no vocabulary": (PLAN, "    vocab_size: ClassVar[int] = 16\n", "", ["Ring has no vocab_size; give the number of"]),
     "vocabulary of a method": (
@@ -277,7 +283,7 @@ MISTAKES = {
     "not frozen": (PLAN, "@dataclass(frozen=True)", "@dataclass", ["write @dataclass(frozen=True)"]),
     "no dataclass": (PLAN, "@dataclass(frozen=True)\n", "", ["write @dataclass(frozen=True)"]),
     "a class": (PLAN, "RING = Ring()", "RING = Ring", ["is a class; write its settings too, as in NCA()"]),
-    "a class, previewed": (PREVIEW, "RING = Ring()", "RING = Ring", ["is a class; write its settings too, as in NCA()"]),
+    "a class, previewed": (PREVIEW, "RING = Ring()", "RING = Ring", ["is a class; write its settings too"]),
     "no tokens": (PREVIEW, "def tokens", "def token", ["ring.py", "NotImplementedError: Ring has no `tokens`"]),
     "no dataset": (PLAN, '.with_name("notes")', '.with_name("nodes")', ["Text.files = ", "nodes': does not exist"]),
     "an arm that returns nothing": (
@@ -285,15 +291,15 @@ MISTAKES = {
         ["ring.py: arm ring returned None: an arm returns a Train"],
     ),
     "an axis that is not there": (
-        PLAN, "def ring(seed):", "def ring(seed, width):", ["arm ring: axis 'width' is not in Study.over, which has seed"],
+        PLAN, "def ring(seed):", "def ring(seed, width):", ["axis 'width' is not in Study.over, which has seed"],
     ),
     "a claim about no arm": (
         PLAN, 'Beats("ring", "counts"', 'Beats("ring", "count"',
         ["claim rules = 'count': the study has no such arm; it has scratch, ring, counts"],
     ),
-    "a claim about nothing measured": (PLAN, '"scratch", "gap")', '"scratch", "loss")', ["Beats.measure = 'loss': use"]),
-    "a claim that is no list": (PLAN, "claims=[finds_rules]", "claims=finds_rules", ["Study.claims", "give a list of claims"]),
-    "a test alone": (PLAN, "claims=[finds_rules]", 'claims=[Learned("ring")]', ["Study.claims", "give a list of claims"]),
+    "a claim about nothing measured": (PLAN, '"scratch", "gap")', '"scratch", "loss")', ["Beats.measure = 'loss'"]),
+    "a claim that is no list": (PLAN, "claims=[finds_rules]", "claims=finds_rules", ["give a list of claims"]),
+    "a test alone": (PLAN, "claims=[finds_rules]", 'claims=[Learned("ring")]', ["give a list of claims"]),
 }  # fmt: skip
 
 
@@ -304,6 +310,28 @@ def test_a_mistake_is_told_in_one_line(mistake: str, told: Callable[[str, str], 
     line = told(command, SPACE.replace(right, wrong))
     for said in words:
         assert said in line, line
+
+
+def test_generators_on_other_machines_hold_a_source_to_it_too(tmp_path: Path) -> None:
+    from harness.cluster.data import Generate
+
+    file = put(tmp_path, SPACE.replace("[8, 4, 2, 1]", "[9, 4, 2, 1]")) / "ring.py"
+    spec = space.load_value(str(file), "study")[2].ring(0).init
+    with pytest.raises(InputError, match=r"^Ring\.sequences, inputs = 16: vocab_size is 16, so ids are 0 to 15"):
+        Generate(spec, 1, 0)({"block": np.array([0])})
+
+
+def test_a_reader_that_lacks_a_member_is_refused() -> None:
+    class Reader:
+        sequences = held_out = epoch = None
+
+    with pytest.raises(InputError, match=r"^Copy\.open = Reader: has no token_bytes; derive Copy from .*Generated"):
+        checking.look(Copy(), cast(Sequences, Reader()), 64)
+
+
+@pytest.mark.parametrize("source", [Copy(), Dyck(k=3), IID(Dyck(k=3), sample=8), NCA(states=2, grid=4)])
+def test_the_sources_of_the_harness_are_as_they_must_be(source: Source) -> None:
+    checking.look(source, source.open(), 80)
 
 
 WRONG_METRICS = {
@@ -321,10 +349,10 @@ WRONG_METRICS = {
         'return best.sort_values("loss_nats", ignore_index=True)', "return best.T.reset_index(drop=True)",
         ["metric best_loss gave the columns", "use names, each once"],
     ),
-    "a parameter that is nothing": ("def best_loss(frame)", "def best_loss(data)", ["there is no 'data'; name", "frame"]),
+    "a parameter that is nothing": ("def best_loss(frame)", "def best_loss(data)", ["there is no 'data'; name"]),
     "no parameter": ("def best_loss(frame)", "def best_loss()", ["best_loss names nothing"]),
     "the name of a column": ("lead_at_half_nats", "dloss_nats", ["dloss_nats is a column already; name the metric"]),
-    "the name of another metric": ("lead_at_half_nats", "auc_gain_nats", ["more than one metric is named auc_gain_nats"]),
+    "the name of another metric": ("lead_at_half_nats", "auc_gain_nats", ["metric is named auc_gain_nats"]),
     "the name of a table": ("best_loss", "noise", ["metric noise: is a table already; name the metric otherwise"]),
     "no list": ("metrics = [", "measures = [", ["has no list of functions named 'metrics'"]),
     "no function": ("best_loss]", "'best_loss']", ["'best_loss' is no metric; use a function with a name"]),
