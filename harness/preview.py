@@ -109,7 +109,7 @@ def find(target: str) -> tuple[str, Source]:
         several = "; ".join(settings(s) for s in found)
         what = f"{name!r} has {len(found)} generated sources, so give the one a name in a file: {several}"
     elif hasattr(value, "open"):
-        what = f"{name!r} is no source: {no_source(type(value))}"
+        what = f"{name!r} is no source: {no_source(value)}"
     else:
         what = f"there is no {name!r}" if value is None else f"{name!r} is a value of type {type(value).__name__}"
     raise InputError(f"{target}: {what}; sources in this file: {known}")
@@ -117,7 +117,7 @@ def find(target: str) -> tuple[str, Source]:
 
 def is_source(value: Any) -> bool:
     """Whether `value` has what a `specs.Source` has."""
-    return no_source(type(value)) is None
+    return no_source(value) is None
 
 
 def generated(value: Any) -> list[Source]:

@@ -107,16 +107,21 @@ SOURCE = {
 def check_source(source: Any) -> None:
     """Raise InputError unless `source` is a value as `Source` says; its sequences are not looked at."""
     kind = type(source)
-    if (trouble := no_source(kind)) is not None:
+    if (trouble := no_source(source)) is not None:
         raise InputError(f"Corpus.source = {source!r}: {trouble}")
     whole(f"{kind.__name__}.vocab_size", source.vocab_size, 1)
     if source.frame_tokens is not None:
         whole(f"{kind.__name__}.frame_tokens", source.frame_tokens, 3)
 
 
+def no_source(value: Any) -> str | None:
+    """Why `value` is no source, with the way out; None if it is one."""
+    kind: Any = type(value)  # a key of a cache
+    return _lacking(kind)
+
+
 @functools.cache
-def no_source(kind: type) -> str | None:
-    """Why a value of this type is no source, with the way out; None if it is one."""
+def _lacking(kind: Any) -> str | None:
     if issubclass(kind, type):
         return "is a class; write its settings too, as in NCA()"
     settings = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
@@ -125,7 +130,7 @@ def no_source(kind: type) -> str | None:
             return f"{kind.__name__} has no {name}; {way_out}; docs/extending.md has a whole source"
     if "version" in settings:
         return f"its version is a setting; {VERSION}"
-    if not (dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    if not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
         return "its settings are its address, so they must not change; write @dataclass(frozen=True)"
     return None
 

@@ -21,7 +21,7 @@ from harness.sources import checking
 from harness.sources.copying import Copy
 from harness.sources.dyck import Dyck
 from harness.sources.iid import IID
-from harness.specs import Corpus, Sequences, Source, Train, digest
+from harness.specs import Corpus, Sequences, Source, Train, differences, digest
 from harness.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,7 +165,7 @@ def test_the_control_differs_from_its_arm_in_the_source_alone(followed: Followed
     assert [len([p for p in plan.points if p.arm == arm]) for arm in ("scratch", "ring", "counts")] == [4, 4, 4]
     one, other = (next(p.train.init for p in plan.points if p.arm == arm) for arm in ("ring", "counts"))
     assert one is not None and other is not None
-    assert plans.differences(one, other) == ["corpus.source"]
+    assert differences(one, other) == ["corpus.source"]
 
 
 def test_the_claim_has_a_verdict(followed: Followed) -> None:

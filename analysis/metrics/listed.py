@@ -8,8 +8,7 @@ those of a user's own file.
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
-from types import FunctionType
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from analysis.metrics.area import auc_gain_nats
 from analysis.metrics.intervals import Interval, bounds, t_interval
 from analysis.stored import DataError
 
-Metric = FunctionType
+Metric = Callable[..., Any]
 
 METRICS: tuple[Metric, ...] = (auc_gain_nats,)
 
