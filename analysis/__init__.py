@@ -1,5 +1,6 @@
 """From the files of a study to its tables, figures, verdicts and report. Imports nothing of `harness`."""
 
+from analysis import own
 from analysis.exports import export
 from analysis.frame import DataError, load, manifests, missing
 from analysis.report import write
@@ -13,6 +14,7 @@ __all__ = [
     "load",
     "manifests",
     "missing",
+    "own",
     "verdict_table",
     "write",
 ]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import compare
+from analysis import compare, own
 from analysis.exports import export
 from analysis.frame import DataError
 from analysis.published import text as published_text
@@ -25,10 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("study")
     report.add_argument("--out", type=Path, help="directory of the report (default: STORE/studies/STUDY, or STUDY)")
     report.add_argument("--beside", type=Path, action="append", default=[], help="an exported study to show beside it")
+    report.add_argument("--metrics", metavar="FILE[:NAME]", help="metrics of your own: see docs/extending.md")
     tables = commands.add_parser("export", help="write the study's tables as data to commit")
     tables.add_argument("store", help="a directory, or a URL such as s3://BUCKET/PREFIX")
     tables.add_argument("study")
     tables.add_argument("directory", type=Path)
+    tables.add_argument("--metrics", metavar="FILE[:NAME]", help="metrics of your own, a column or a table each")
     curves = commands.add_parser("curves", help="read curves that a paper published, or anyone else measured")
     curves.add_argument("file", type=Path, help="a CSV with the columns arm, tokens, loss_nats; or JSON")
     curves.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
@@ -43,11 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "compare":
             print(compare.text(compare.compare(*compare.read(options.studies))))
         elif options.command == "export":
-            print(export(options.store, options.study, options.directory))
+            print(export(options.store, options.study, options.directory, own.load(options.metrics)))
         else:
             here = Path(options.store) / "studies" if "://" not in options.store else Path()
             out = options.out or here / options.study
-            results = Results.from_store(options.store, options.study)
+            results = Results.from_store(options.store, options.study, own.load(options.metrics))
             path = write_results(results, out, [Results.from_export(directory) for directory in options.beside])
             print(verdict_table(results))
             print(f"\n{path}")

@@ -1,20 +1,23 @@
 """A study's tables as files to commit, from which its results can be read again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.frame import DataError
+from analysis.metrics.listed import Metric
 from analysis.results import EXPORT, Results
 
 LONG = ("frame", "evals")
 """Tables of a row an evaluation: their CSV is compressed."""
 
 
-def export(store: Path | str, study: str, directory: Path | str) -> Path:
-    """`export_results` of what a store holds. Raises DataError where it cannot be read, too."""
-    return export_results(Results.from_store(store, study), directory)
+def export(store: Path | str, study: str, directory: Path | str, metrics: Sequence[Metric] = ()) -> Path:
+    """`export_results` of what a store holds, with a user's own `metrics`. Raises DataError where it cannot be read,
+    too."""
+    return export_results(Results.from_store(store, study, metrics), directory)
 
 
 def export_results(results: Results, directory: Path | str) -> Path:

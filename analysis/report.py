@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import figures
+from analysis.metrics.listed import Metric
 from analysis.page import Block, Contents, Figures, Finding, Heading, Text, html, markdown
 from analysis.results import Results
 from analysis.sections import arms, scaling, trust
@@ -11,18 +12,25 @@ from analysis.sections.claims import claims
 from analysis.sections.curves import crossing_sentences, curves
 from analysis.sections.first_stages import first_stages, induction
 from analysis.sections.opening import cell_table, claim_table, claimed_cells, finding, opening, question
+from analysis.sections.own import own
 from analysis.sections.reasoning import reasoning
 from analysis.sections.record import environment, repeat
 
 
-def write(store: Path | str, study: str, out_dir: Path | str, beside: Sequence[Path | str] = ()) -> Path:
+def write(
+    store: Path | str,
+    study: str,
+    out_dir: Path | str,
+    beside: Sequence[Path | str] = (),
+    metrics: Sequence[Metric] = (),
+) -> Path:
     """Writes report.html, which needs no other file, and report.md into `out_dir`; returns the path of the former.
 
-    `beside` are directories that `analysis.export` wrote, each shown in a section of its own. Raises DataError where
-    the store or an export cannot be read.
+    `beside` are directories that `analysis.export` wrote, each shown in a section of its own; `metrics` are a user's
+    own. Raises DataError where the store or an export cannot be read.
     """
     others = [Results.from_export(directory) for directory in beside]
-    return write_results(Results.from_store(store, study), out_dir, others)
+    return write_results(Results.from_store(store, study, metrics), out_dir, others)
 
 
 def write_results(results: Results, out_dir: Path | str, beside: Sequence[Results] = ()) -> Path:
@@ -53,6 +61,7 @@ def blocks(results: Results, beside: Sequence[Results] = ()) -> list[Block]:
         *scaling.mechanism(results),
         *scaling.law(results),
         *scaling.early(results),
+        *own(results),
         *trust.deviations(results),
         *trust.noise(results),
         *trust.differences(results),

@@ -1,6 +1,7 @@
 """The results of a study as one value, the same whether they come from a store or from committed CSV files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from analysis.frame import (
     table,
 )
 from analysis.metrics import learned as learned_check
+from analysis.metrics import listed
 from analysis.metrics.benchmarks import benchmark_effects, benchmark_table
 from analysis.metrics.budget import mrs_table, transfer_table
 from analysis.metrics.effects import effect_table, pair_table
@@ -57,17 +59,22 @@ class Results:
     """Where stored pictures of automata may be found; an export has none."""
     earlier: tuple[dict[str, Any], ...] = ()
     """Plans that the study had before this one, oldest first."""
+    metrics: tuple[listed.Metric, ...] = listed.METRICS
+    """Metrics that are functions, those of a user among them."""
 
     @classmethod
-    def from_store(cls, store: Path | str, study: str) -> Self:
-        """Reads a store. Raises DataError where the study is unknown or a stage damaged."""
+    def from_store(cls, store: Path | str, study: str, metrics: Sequence[listed.Metric] = ()) -> Self:
+        """Reads a store; `metrics` are a user's own (`analysis.own`). Raises DataError where the study is unknown or a
+        stage damaged."""
         store = readable(store, study)
         plan, stages, frame, absent = read_study(store, study)
-        return cls(plan, stages, frame, absent, store, tuple(earlier_plans(store, study, plan)))
+        earlier = tuple(earlier_plans(store, study, plan))
+        return cls(plan, stages, frame, absent, store, earlier, listed.all_metrics(metrics, axis_columns(plan)))
 
     @classmethod
-    def from_export(cls, directory: Path | str) -> Self:
-        """Reads what `export` wrote. Raises DataError where it is not there or is damaged."""
+    def from_export(cls, directory: Path | str, metrics: Sequence[listed.Metric] = ()) -> Self:
+        """Reads what `export` wrote; `metrics` as in `from_store`. Raises DataError where it is not there or is
+        damaged."""
         path = Path(directory) / "study.json"
         try:
             meta = json.loads(path.read_bytes())
@@ -86,7 +93,9 @@ class Results:
             frame["flops_total"] = pd.Series([int(text) for text in frame["flops_total"]])  # may be beyond 64 bits
             frame = frame if len(frame) else empty_frame(plan)
             absent = table(meta["missing"], ["arm", *axis_columns(plan), "seed", "stage", "label"], plan)
-            return cls(plan, meta["stages"], check_key(frame, plan), absent, earlier=tuple(meta.get("earlier", ())))
+            own = listed.all_metrics(metrics, axis_columns(plan))
+            earlier = tuple(meta.get("earlier", ()))
+            return cls(plan, meta["stages"], check_key(frame, plan), absent, earlier=earlier, metrics=own)
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, DataError):
                 raise
@@ -108,11 +117,11 @@ class Results:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        return pair_table(self.cells, self.plan)
+        return pair_table(self.cells, self.plan, self.metrics)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        return effect_table(self.cells, self.plan)
+        return effect_table(self.cells, self.plan, self.metrics)
 
     @cached_property
     def endpoint_cells(self) -> list[Cell]:
@@ -122,7 +131,7 @@ class Results:
     @cached_property
     def endpoint_effects(self) -> pd.DataFrame:
         """`effects` of `endpoint_cells`, free of the schedule's shape."""
-        return effect_table(self.endpoint_cells, self.plan)
+        return effect_table(self.endpoint_cells, self.plan, self.metrics)
 
     @cached_property
     def learned(self) -> pd.DataFrame:
@@ -228,9 +237,14 @@ class Results:
     def cost(self) -> pd.DataFrame:
         return flat.cost(self.plan, self.trials)
 
+    @cached_property
+    def own_tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of metrics that are functions of tables."""
+        return listed.tables(self.metrics, self)
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table of the study by the name of its file, units in the names of the columns."""
-        return {
+        found = {
             "frame": self.frame,
             "trials": self.trials,
             "evals": self.evals,
@@ -259,3 +273,4 @@ class Results:
             "missing": self.missing,
             "cost": self.cost,
         }
+        return listed.beside(found, self.own_tables)

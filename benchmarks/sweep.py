@@ -38,8 +38,8 @@ TEXT = Text.stdlib(tokenizer=BPE(512), documents=40, held_out=0.1)
 AUTOMATA = NCA(states=2, grid=8, patch=2, band=(0.08, 0.21))
 PAPER_AUTOMATA = NCA(band=(0.5, 1.0))
 CONTEXT = 1024
-"""Of the data path: the paper's automata and context. The small ones above take more of a core a token, and 64 consumers
-would wait for two cores to generate, not for the path."""
+"""Of the data path: the paper's automata and context. The small ones above take more of a core a token, and 64
+consumers would wait for two cores to generate, not for the path."""
 CONSUMER_TOKENS_PER_S = 20_000
 """What one consumer trains on: MODEL on one core."""
 CONSUMERS = (1, 4, 16, 64)

@@ -11,6 +11,7 @@ from harness import model as models
 from harness.errors import InputError
 from harness.parallel import sum_over_ranks
 from harness.rng import keys, words
+from harness.sources.checking import checked
 from harness.specs import Sequences, Train
 
 
@@ -57,7 +58,7 @@ def held_out(spec: Train, reader: Sequences) -> tuple[Any, Any]:
     however many are asked for, so those of a larger set do not begin with those of a smaller one."""
     count, skip, context = spec.evaluation.sequences, spec.evaluation.skip, spec.model.context
     if not skip:
-        return reader.held_out(count, context)
+        return checked(spec.corpus.source, reader.held_out(count, context), count, context)
     try:
         inputs, targets = reader.held_out(skip + count, context)
     except InputError as e:

@@ -4,11 +4,13 @@
 data. `preview_page` draws them.
 """
 
+import contextlib
 import dataclasses
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ from harness import compressibility, preview_page, space, statistics
 from harness.automata import engine, score
 from harness.errors import InputError, require
 from harness.rng import key, permuted
-from harness.sources import tokenising
+from harness.sources import checking, tokenising
 from harness.sources.text import BPE, Part, Text, documents, parts, split_of
-from harness.specs import Corpus, Source, Train, canonical, digest
+from harness.specs import Corpus, Source, Train, canonical, digest, no_source
 
 SEED = 0
 """The training seed whose first sequences are looked at."""
@@ -50,7 +52,8 @@ def run(target: str, beside: str | None, sequences: int, out: Path | None, threa
     out = writable(out or Path("preview") / name, store)
     say = progress()
     engine.set_threads(threads)
-    found, frames = measure(name, source, sequences, say)
+    with in_a_line(source):
+        found, frames = measure(name, source, sequences, say)
     measured = [found]
     if text is not None:
         measured.append(measure_text(*text, sequences, found["patches"], say)[0])
@@ -58,6 +61,22 @@ def run(target: str, beside: str | None, sequences: int, out: Path | None, threa
     print(table(measured))
     for path in preview_page.write(out, measured, rows(measured), frames):
         print(f"wrote {path}")
+
+
+@contextlib.contextmanager
+def in_a_line(source: Source) -> Iterator[None]:
+    """Raise as InputError, with its place, whatever a class of a search space raises; of the harness's own classes only
+    their refusals are the user's to mend."""
+    kind = type(source)
+    try:
+        yield
+    except Exception as e:
+        if isinstance(e, InputError) or not kind.__module__.startswith(space.MODULE_PREFIX):
+            raise
+        file = sys.modules[kind.__module__].__file__
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == file]
+        place = f"{file}:{lines[-1]}" if lines else file
+        raise InputError(f"{place}: {kind.__name__}: {type(e).__name__}: {' '.join(str(e).split())}") from e
 
 
 def progress() -> Progress:
@@ -89,6 +108,8 @@ def find(target: str) -> tuple[str, Source]:
     if found:
         several = "; ".join(settings(s) for s in found)
         what = f"{name!r} has {len(found)} generated sources, so give the one a name in a file: {several}"
+    elif hasattr(value, "open"):
+        what = f"{name!r} is no source: {no_source(value)}"
     else:
         what = f"there is no {name!r}" if value is None else f"{name!r} is a value of type {type(value).__name__}"
     raise InputError(f"{target}: {what}; sources in this file: {known}")
@@ -96,8 +117,7 @@ def find(target: str) -> tuple[str, Source]:
 
 def is_source(value: Any) -> bool:
     """Whether `value` has what a `specs.Source` has."""
-    names = ("version", "stored", "vocab_size", "frame_tokens", "open")
-    return not isinstance(value, type) and all(hasattr(type(value), n) for n in names)
+    return no_source(value) is None
 
 
 def generated(value: Any) -> list[Source]:
@@ -160,12 +180,12 @@ def measure(
     context = max(CONTEXT, score.FRAMES * frame) if frame else CONTEXT
     say("first sequence")  # kernels are compiled, and what a source keeps is made: no part of its speed
     reader: Any = source.open()
-    reader.sequences(SEED, np.arange(1), context)
+    checking.look(source, reader, context)
     candidates = None
     if hasattr(reader, "scores"):
         say(f"fresh candidates: {sequences}")
         candidates = reader.scores(sequences)
-    tokens, seconds = generate(reader, sequences, context, BLOCK * engine.threads(), say)
+    tokens, seconds = generate(source, reader, sequences, context, BLOCK * engine.threads(), say)
     say("statistics")
     found = describe(name, source, tokens, compressibility.PATCHES if frame is None else frame - 2)
     found["tokens_per_s"] = tokens.size / seconds
@@ -185,12 +205,12 @@ def measure(
     return found, frames
 
 
-def generate(reader: Any, sequences: int, context: int, block: int, say: Progress) -> tuple[Any, float]:
+def generate(source: Source, reader: Any, sequences: int, context: int, block: int, say: Progress) -> tuple[Any, float]:
     """The first `sequences` training sequences, int32 (sequences, context), and the seconds that they took."""
     begun, made = time.perf_counter(), []
     for first in range(0, sequences, block):
         index = np.arange(first, min(first + block, sequences))
-        made.append(reader.sequences(SEED, index, context)[0])
+        made.append(checking.checked(source, reader.sequences(SEED, index, context), len(index), context)[0])
         rate = (index[-1] + 1) * context / (time.perf_counter() - begun)
         say(f"sequences: {index[-1] + 1} of {sequences}, {rate:,.0f} tokens/s")
     return np.concatenate(made), time.perf_counter() - begun

@@ -77,6 +77,9 @@ class Study:
     def __post_init__(self) -> None:
         require(_is_plain(self.name), "Study.name", self.name, "use letters, digits, - and _ (it names a directory)")
         require(self.num_samples >= 1, "Study.num_samples", self.num_samples, "use at least 1")
+        require(isinstance(self.arms, list | tuple), "Study.arms", self.arms, "give a list of arms: [an_arm]")
+        claimed = isinstance(self.claims, list | tuple) and all(isinstance(claim, Claim) for claim in self.claims)
+        require(claimed, "Study.claims", self.claims, "give a list of claims: [Claim(id, text, tests)]")
         for arm in self.all_arms:
             require(hasattr(arm, "__name__"), "Study.arms", arm, "an arm is a function; wrap it in one with a name")
         require(self.sesoi > 1, "Study.sesoi", self.sesoi, "use a speedup above 1")

@@ -94,6 +94,49 @@ class Corpus:
 
     def __post_init__(self) -> None:
         whole_fields(self, seed=0, epochs=1)
+        check_source(self.source)
+
+
+VERSION = "write `version: ClassVar[int] = 1`, raised whenever the same settings give other tokens"
+SOURCE = {
+    "version": VERSION,
+    "stored": "write `stored: ClassVar[bool] = False`",
+    "vocab_size": "give the number of token ids",
+    "frame_tokens": "give None, or the tokens of a frame with its delimiters",
+    "open": "give what returns the reader of its sequences",
+}
+"""What a source has, and what to write where it is lacking."""
+
+
+def check_source(source: Any) -> None:
+    """Raise InputError unless `source` is a value as `Source` says; its sequences are not looked at."""
+    kind = type(source)
+    if (trouble := no_source(source)) is not None:
+        raise InputError(f"Corpus.source = {source!r}: {trouble}")
+    whole(f"{kind.__name__}.vocab_size", source.vocab_size, 1)
+    if source.frame_tokens is not None:
+        whole(f"{kind.__name__}.frame_tokens", source.frame_tokens, 3)
+
+
+def no_source(value: Any) -> str | None:
+    """Why `value` is no source, with the way out; None if it is one."""
+    kind: Any = type(value)  # a key of a cache
+    return _lacking(kind)
+
+
+@functools.cache
+def _lacking(kind: Any) -> str | None:
+    if issubclass(kind, type):
+        return "is a class; write its settings too, as in NCA()"
+    settings = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    for name, way_out in SOURCE.items():
+        if not hasattr(kind, name) and name not in settings:
+            return f"{kind.__name__} has no {name}; {way_out}; docs/extending.md has a whole source"
+    if "version" in settings:
+        return f"its version is a setting; {VERSION}"
+    if not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
+        return "its settings are its address, so they must not change; write @dataclass(frozen=True)"
+    return None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from harness import baselines, environment, loop, metrics, resume
 from harness.errors import InputError
 from harness.reasoning.spec import Evaluate, Means
-from harness.sources import answers
+from harness.sources import answers, checking
 from harness.sources.tokenising import BLOCK_CHARACTERS, tokenise
 from harness.specs import Sequences, Stage, Train, canonical, digest, parents
 from harness.store import Store, write_json
@@ -60,6 +60,8 @@ def run_train(spec: Train, store: Store, worker: Worker) -> dict[str, Any]:
     inputs = {role: digest(stage) for role, stage in parents(spec).items()}
     attempt = store.begin(address) if worker.rank == 0 else None
     reader = open_reader(spec, store)
+    if not spec.corpus.source.stored:
+        checking.look(spec.corpus.source, reader, spec.model.context)
     check_budget(spec, reader)
     weights = read_weights(store, inputs["init"]) if "init" in inputs else None
     start = start_of(spec, store, worker.options)

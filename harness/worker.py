@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.layout import Layout
 from harness.reasoning.spec import Means
+from harness.sources.checking import checked
 from harness.specs import Sequences, Train
 from harness.url import Place
 
@@ -40,8 +41,9 @@ def read_here(rank: int = 0, world: int = 1, units: int | None = None) -> Stream
         rows = spec.recipe.batch // units
         own = (np.arange(rank, units, world)[:, None] * rows + np.arange(rows)).ravel()
         for step in range(first_step, spec.steps):
-            index = own + step * spec.recipe.batch
-            yield Batch(index, *reader.sequences(spec.corpus.seed, index, spec.model.context))
+            index, context = own + step * spec.recipe.batch, spec.model.context
+            read = reader.sequences(spec.corpus.seed, index, context)
+            yield Batch(index, *checked(spec.corpus.source, read, len(index), context))
 
     return stream
 

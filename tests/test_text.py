@@ -31,6 +31,11 @@ from harness.specs import Corpus, Llama, Recipe, Train, differences, digest, par
 WORDS = ["alpha", "beta", "gamma", "delta", "naïve", "日本", "def f(x):\n    return x", "0.5"]
 
 
+def other(value):
+    """A value of another type than is asked for."""
+    return value
+
+
 def prose(number, words=40):
     return " ".join(random.Random(number).choices(WORDS, k=words)) + f" {number}\n"
 
@@ -555,6 +560,10 @@ def test_a_missing_tokenizer_is_refused_at_once(folder):
         (lambda: Text("who/corpus", held_out=0), r"Text.held_out = 0"),
         (lambda: Text("who/corpus", held_out=1.0), r"Text.held_out = 1.0"),
         (lambda: Text("who/corpus", documents=1), r"Text.documents = 1"),
+        (lambda: Text("who/corpus", documents=other(2.5)), r"Text.documents = 2.5: use a whole number of at least 2"),
+        (lambda: Text("who/corpus", tokenizer=other("gpt2")), r"Text.tokenizer = 'gpt2': use BPE\(vocab\), or"),
+        (lambda: BPE(other(300.5)), r"BPE.vocab = 300.5: use a whole number"),
+        (lambda: Pretrained("gpt2", other(50257.5)), r"Pretrained.vocab = 50257.5: use a whole number"),
         (lambda: BPE(256), r"BPE.vocab = 256"),
         (lambda: BPE(2**31 + 1), r"BPE.vocab"),
         (lambda: Pretrained("gpt2", 0), r"Pretrained.vocab = 0"),
@@ -564,6 +573,13 @@ def test_values_that_make_no_sense_are_refused(make, message):
     with pytest.raises(InputError, match=message) as e:
         make()
     assert "\n" not in str(e.value)
+
+
+def test_whole_numbers_may_be_written_with_a_point(folder, tmp_path):
+    text = Text.local(folder, tokenizer=BPE(other(3e2)), held_out=0.2, documents=other(4e1)).resolved()
+    plain = Text.local(folder, tokenizer=BPE(300), held_out=0.2, documents=40).resolved()
+    assert digest(text) == digest(plain)
+    assert artifact(text, tmp_path / "a") == artifact(plain, tmp_path / "b")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The tables of effects: a row a pair of runs, and a row a cell. A measure of a cell is added in this file alone."""
+"""The tables of effects: a row a pair of runs, and a row a cell. What is a number a pair is added in `listed`, what is
+estimated otherwise here."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,12 +10,12 @@ import pandas as pd
 
 from analysis.cells import Cell, Run
 from analysis.frame import axis_columns, table
+from analysis.metrics import listed
 from analysis.metrics.intervals import Interval, benjamini_hochberg, bounds, holm, t_interval
 from analysis.metrics.smoothing import Curve
 from analysis.metrics.speedup import (
     NEAR_TARGETS,
     Headline,
-    auc_gain,
     exp,
     gap,
     headline,
@@ -27,22 +28,24 @@ EXPLORATORY = "exploratory"
 """The family of cells in a study whose claims carry the verdicts."""
 
 PAIR_COLUMNS = (
-    "pair_id", "trial_t", "trial_b", "ln_speedup", "direction", "left_censored", "dloss_nats", "auc_gain_nats",
-    "tokens_saved", "baseline_loss_nats", "treated_loss_nats", "diverged", "same_machine",
+    "pair_id", "trial_t", "trial_b", "ln_speedup", "direction", "left_censored", "dloss_nats", "tokens_saved",
+    "baseline_loss_nats", "treated_loss_nats", "diverged", "same_machine",
 )  # fmt: skip
 
 
-def pair_table(cells: Iterable[Cell], plan: dict[str, Any]) -> pd.DataFrame:
-    """One row per pair whose runs are both finished: arm, axes, seed and PAIR_COLUMNS.
+def pair_table(
+    cells: Iterable[Cell], plan: dict[str, Any], metrics: Sequence[listed.Metric] = listed.METRICS
+) -> pd.DataFrame:
+    """One row per pair whose runs are both finished: arm, axes, seed, PAIR_COLUMNS and the `metrics` of pairs.
 
     `trial_t` and `trial_b` are stage digests. A pair with a diverged run (`diverged` "treated", "baseline" or "both")
     or too few evaluations is listed without estimates.
     """
-    rows = []
+    rows, of_pairs = [], listed.of_pairs(metrics)
     for cell in cells:
         for seed, treated, baseline in cell.finished():
-            rows.append({"arm": cell.arm, **cell.axes, "seed": seed, **_pair_row(treated, baseline)})
-    return table(rows, ["arm", *axis_columns(plan), "seed", *PAIR_COLUMNS], plan)
+            rows.append({"arm": cell.arm, **cell.axes, "seed": seed, **_pair_row(treated, baseline, of_pairs)})
+    return table(rows, ["arm", *axis_columns(plan), "seed", *PAIR_COLUMNS, *(m.__name__ for m in of_pairs)], plan)
 
 
 EFFECT_COLUMNS = (
@@ -50,7 +53,7 @@ EFFECT_COLUMNS = (
     "pair_corr", "text_tokens", "treated_text_tokens", "syn_tokens", "target_loss_nats", "treated_loss_nats",
     "dloss_nats", "dloss_nats_lo", "dloss_nats_hi", "gap_kind", "dloss_bits_per_byte", "dloss_bits_per_byte_lo",
     "dloss_bits_per_byte_hi", "ppl_change_pct",
-    "auc_gain_nats", "speedup", "speedup_lo", "speedup_hi", "speedup_median", "p", "p_adj", "p_sesoi", "p_sesoi_adj",
+    "speedup", "speedup_lo", "speedup_hi", "speedup_median", "p", "p_adj", "p_sesoi", "p_sesoi_adj",
     "family", "speedup_5_mnats_up", "speedup_20_mnats_up", "tail_sensitivity", "flat_tail", "net_speedup_tokens",
     "net_speedup_tokens_lo", "net_speedup_tokens_hi", "net_speedup_flops", "net_speedup_flops_lo",
     "net_speedup_flops_hi", "tokens_saved", "mrs_avg", "estimator", "schedule_kind", "n_horizons",
@@ -58,8 +61,11 @@ EFFECT_COLUMNS = (
 )  # fmt: skip
 
 
-def effect_table(cells: Iterable[Cell], plan: dict[str, Any]) -> pd.DataFrame:
-    """One row per cell that the study planned: arm, axes and EFFECT_COLUMNS; NaN where nothing can be read yet.
+def effect_table(
+    cells: Iterable[Cell], plan: dict[str, Any], metrics: Sequence[listed.Metric] = listed.METRICS
+) -> pd.DataFrame:
+    """One row per cell that the study planned: arm, axes, EFFECT_COLUMNS and the means of `metrics` of pairs; NaN where
+    nothing can be read yet.
 
     Adjusted p values are Holm's over all cells with the baseline's text budget; in a study that registers claims those
     carry the verdicts, all cells are exploratory, and the adjustment is Benjamini and Hochberg's. `gap_kind` says where
@@ -69,8 +75,10 @@ def effect_table(cells: Iterable[Cell], plan: dict[str, Any]) -> pd.DataFrame:
     nats higher. `unlike` says what forbids a comparison of losses, with the digests in `sets`.
     """
     sesoi = math.log(plan.get("sesoi", 1.05))
-    rows = [{"arm": c.arm, **c.axes, **_effect_row(c, sesoi)} for c in cells]
-    found = table(rows, ["arm", *axis_columns(plan), *EFFECT_COLUMNS], plan)
+    of_pairs = listed.of_pairs(metrics)
+    rows = [{"arm": c.arm, **c.axes, **_effect_row(c, sesoi, of_pairs)} for c in cells]
+    own = [column for metric in of_pairs for column in listed.columns(metric)]
+    found = table(rows, ["arm", *axis_columns(plan), *EFFECT_COLUMNS, *own], plan)
     tested = found["gap_kind"] != "own ends"
     exploratory = bool(plan.get("claims"))
     for p in ("p", "p_sesoi"):
@@ -95,7 +103,7 @@ def headline_columns(found: Headline) -> dict[str, Any]:
     }
 
 
-def _pair_row(treated: Run, baseline: Run) -> dict[str, Any]:
+def _pair_row(treated: Run, baseline: Run, metrics: Sequence[listed.Metric]) -> dict[str, Any]:
     bad = {(True, True): "both", (True, False): "treated", (False, True): "baseline"}
     row = {
         "pair_id": f"{treated.stage[:12]}-{baseline.stage[:12]}",
@@ -112,14 +120,14 @@ def _pair_row(treated: Run, baseline: Run) -> dict[str, Any]:
     return row | {
         **reading._asdict(),
         "dloss_nats": gap(baseline.curve, treated.curve),
-        "auc_gain_nats": auc_gain(baseline.curve, treated.curve),
         "tokens_saved": baseline.text_tokens * (1 - math.exp(-reading.ln_speedup)),
         "baseline_loss_nats": baseline.curve.final,
         "treated_loss_nats": treated.curve.final,
+        **{metric.__name__: listed.number(metric, treated, baseline) for metric in metrics},
     }
 
 
-def _effect_row(cell: Cell, sesoi: float) -> dict[str, Any]:
+def _effect_row(cell: Cell, sesoi: float, metrics: Sequence[listed.Metric]) -> dict[str, Any]:
     finished = cell.finished()
     read = [] if cell.unlike else [(t, b) for _, t, b in finished if t.curve is not None and b.curve is not None]
     row: dict[str, Any] = {
@@ -157,11 +165,12 @@ def _effect_row(cell: Cell, sesoi: float) -> dict[str, Any]:
         "gap_kind": "shared budget" if cell.same_budget else "own ends",
         **bounds("dloss_bits_per_byte", Interval(*(bits * bound for bound in found.gap))),
         "ppl_change_pct": 100 * math.expm1(-found.gap.mean),
-        "auc_gain_nats": np.mean([auc_gain(b, t) for b, t in zip(baselines, treated, strict=True)]),
         "speedup_median": _median_speedup(finished),
         **headline_columns(found),
         **_tail(baselines, treated, found.ln_speedup.mean),
     }
+    for metric in metrics:
+        row |= listed.mean(metric, read)
     return row | _net([t for t, _ in read], [b for _, b in read], row)
 
 

@@ -8,6 +8,7 @@ from analysis.page import Block, Columns, Details, Figures, Finding, Heading, Ta
 from analysis.results import Results
 from analysis.sections.claims import ACCENT, anchor
 from analysis.sections.curves import CURVES
+from analysis.sections.own import metric_cells, metric_titles
 from analysis.verdict_table import VERDICT_HEADER, verdict_rows
 from analysis.verdicts import LEAST_PAIRS, needs
 
@@ -122,16 +123,15 @@ def _cells(results: Results) -> list[Block]:
 def _measures(results: Results) -> Table:
     base = results.plan["baseline"]
     header = [
-        "arm", "final loss", f"final loss of {base}", "perplexity", "area gain, nats", "bits per byte gained",
-        "text saved", "saved per token before", "p (adjusted)", "pair correlation", "estimator", "schedule",
+        "arm", "final loss", f"final loss of {base}", "perplexity", "bits per byte gained", "text saved",
+        "saved per token before", "p (adjusted)", "pair correlation", "estimator", "schedule", *metric_titles(results),
     ]  # fmt: skip
-    rows = [
+    rows: list[list[str | tuple[str, str]]] = [
         [
             name,
             numbers.nats(e.treated_loss_nats),
             numbers.nats(e.target_loss_nats),
             numbers.percent(e.ppl_change_pct),
-            numbers.NONE if e.gap_kind == "own ends" else numbers.signed_nats(e.auc_gain_nats),
             numbers.signed_nats(e.dloss_bits_per_byte),
             numbers.NONE if e.gap_kind == "own ends" else numbers.tokens(e.tokens_saved),
             f"{e.mrs_avg:.2f}" if math.isfinite(e.mrs_avg) else numbers.NONE,
@@ -139,10 +139,11 @@ def _measures(results: Results) -> Table:
             f"{e.pair_corr:.2f}" if math.isfinite(e.pair_corr) else numbers.NONE,
             e.estimator or numbers.NONE,
             e.schedule_kind or numbers.NONE,
+            *metric_cells(results, e),
         ]
         for name, (_, e) in zip(results.labels, results.effects.iterrows(), strict=True)
     ]
-    return Table(header, rows, range(1, 10))
+    return Table(header, rows, [i for i in range(1, len(header)) if header[i] not in ("estimator", "schedule")])
 
 
 def cautions(results: Results) -> list[str]:

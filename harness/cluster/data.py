@@ -12,6 +12,7 @@ import ray.data
 from harness.automata import engine
 from harness.cluster.resources import Resources
 from harness.sources import tokenising
+from harness.sources.checking import checked
 from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
 from harness.url import Place
@@ -55,7 +56,9 @@ class Generate:
         inputs, targets = np.zeros((2, len(index), self.spec.model.context), np.int32)
         if needed.any():
             drawn = self.reader.sequences(self.spec.corpus.seed, index[needed], self.spec.model.context)
-            inputs[needed], targets[needed] = drawn
+            inputs[needed], targets[needed] = checked(
+                self.spec.corpus.source, drawn, int(needed.sum()), self.spec.model.context
+            )
         return {"index": index, "inputs": inputs, "targets": targets}
 
 

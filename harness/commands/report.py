@@ -1,7 +1,9 @@
 """python -m harness report: tables and report from the store alone."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import copies, space
 from harness.commands.common import Commands, of_study, open_store
@@ -28,22 +30,36 @@ def reporting() -> argparse.ArgumentParser:
         metavar="DIR",
         help="results that `python -m analysis export` wrote, shown beside this study's",
     )
+    parser.add_argument(
+        "--metrics", metavar="FILE[:NAME]", help="metrics of your own, a column or a table each: see docs/extending.md"
+    )
     return parser
 
 
+def own_metrics(args: argparse.Namespace) -> Sequence[Any]:
+    """The metrics that the command line names. Raises InputError for a file that has none."""
+    import analysis
+
+    try:
+        return analysis.own.load(args.metrics)
+    except analysis.DataError as e:
+        raise InputError(str(e)) from e
+
+
 def command(args: argparse.Namespace) -> int:
-    write_report(space.load(args.target), open_store(args), args.beside)
+    write_report(space.load(args.target), open_store(args), args.beside, own_metrics(args))
     return 0
 
 
-def write_report(study: space.Study, store: Store, beside: list[Path]) -> None:
-    """Tables and the HTML report, from the store alone; the verdict table to the terminal."""
+def write_report(study: space.Study, store: Store, beside: list[Path], metrics: Sequence[Any] = ()) -> None:
+    """Tables and the HTML report, from the store alone, with a user's own `metrics`; the verdict table to the
+    terminal."""
     import analysis
 
     place = store.study(study.name)
     out = store.here / "studies" / study.name if isinstance(place, Url) else place
     try:
-        report = analysis.write(str(store.root), study.name, out, beside)
+        report = analysis.write(str(store.root), study.name, out, beside, metrics)
         print(f"\n{analysis.verdict_table(analysis.Results.from_store(str(store.root), study.name))}")
     except analysis.DataError as e:
         raise InputError(str(e)) from e

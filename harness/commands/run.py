@@ -9,7 +9,7 @@ from harness.commands import stage as one
 from harness.commands.common import Commands, make_plan, of_study, rated
 from harness.commands.computing import LIMIT_REACHED, carry_out, check_asked, computing, meter_of
 from harness.commands.placing import placing
-from harness.commands.report import reporting, write_report
+from harness.commands.report import own_metrics, reporting, write_report
 from harness.commands.search import search
 
 
@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
+    metrics = own_metrics(args)  # what is wrong with them is told before anything runs
     asked = space.load(args.target).benchmarks.values()
     code = search(args, first=lambda: check_asked(asked, args))
     if code:
@@ -36,7 +37,7 @@ def command(args: argparse.Namespace) -> int:
         outcome = carry_out(plan, store, register, meter, args)
     stopped = outcome.left(plan.stages)
     if args.stage is None and not stopped:
-        write_report(plan.study, store, args.beside)
+        write_report(plan.study, store, args.beside, metrics)
     if stopped:
         done = f"{len(outcome.finished)} of {len(plan.stages)} stages done"
         print(f"stopped at the limit of {meter.reached}: {done}, the same command goes on")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from harness.errors import InputError, require
+from harness.errors import InputError, require, whole_fields
 from harness.rng import key, named_seed, permuted
 from harness.sources.rows import Rows, Template
 from harness.sources.text import SPLITS, Text
@@ -59,7 +59,8 @@ class Answers:
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Template(given))
         require(0 < self.held_out < 1, "Answers.held_out", self.held_out, "use a share of examples in (0, 1)")
-        require(self.examples is None or self.examples >= 2, "Answers.examples", self.examples, "use at least 2")
+        if self.examples is not None:
+            whole_fields(self, examples=2)
 
     @property
     def vocab_size(self) -> int:

@@ -7,14 +7,14 @@ import numpy as np
 
 from harness import rng
 from harness.errors import require, whole
-from harness.sources import HELD_OUT
+from harness.sources.generated import Generated
 
 LETTERS, LENGTHS = 0, 1
 """Words of a sequence's key: what each of its streams of random numbers is for."""
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(Generated):
     """Consecutive items START w COPY w, where w are i.i.d. uniform symbols out of `alphabet`, their number uniform over
     `length` = (least, most); the last item is cut at the context.
 
@@ -24,7 +24,6 @@ class Copy:
     """
 
     version: ClassVar[int] = 1
-    stored: ClassVar[bool] = False
 
     alphabet: int = 64
     length: tuple[int, int] = (8, 64)
@@ -46,29 +45,13 @@ class Copy:
         """Symbols and the two delimiters."""
         return self.alphabet + 2
 
-    @property
-    def frame_tokens(self) -> None:
-        """Sequences have no frames."""
-
-    def open(self, artifact: Any = None) -> "CopySequences":
-        return CopySequences(self)
-
-
-class CopySequences:
-    """Reader of a `Copy`. Sequence i is a pure function of (settings, seed, i)."""
-
-    def __init__(self, source: Copy) -> None:
-        self.source = source
-
-    token_bytes = None
-
     def sequences(self, seed: int, index: Any, context: int) -> tuple[Any, Any]:
         """int32 (n, context) inputs and targets. Raises InputError if a sequence might end before its first copy."""
-        alphabet, (least, most) = self.source.alphabet, self.source.length
+        alphabet, (least, most) = self.alphabet, self.length
         require(
             context >= most + 2,
             "Copy.length",
-            self.source.length,
+            self.length,
             f"a context of {context} tokens may end before the first copy; use at least {most + 2}, or shorter strings",
         )
         key = rng.words(rng.keys(index, seed, rng.named_seed("Copy")), 2)
@@ -91,10 +74,3 @@ class CopySequences:
         tokens[offset == 0] = alphabet
         tokens[offset == half] = alphabet + 1
         return tokens[:, :-1], np.where(copied[:, 1:], tokens[:, 1:], np.int32(-100))
-
-    def held_out(self, count: int, context: int) -> tuple[Any, Any]:
-        return self.sequences(HELD_OUT, np.arange(count), context)
-
-    def epoch(self, context: int) -> int | None:
-        """None: sequences never repeat by design."""
-        return None

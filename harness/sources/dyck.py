@@ -7,14 +7,14 @@ import numpy as np
 
 from harness import rng
 from harness.errors import require, whole, whole_fields
-from harness.sources import HELD_OUT
+from harness.sources.generated import Generated
 
 COIN, KIND, CHOICE = 0, 1, 2
 """Words of a sequence's key: what each of its streams of random numbers is for."""
 
 
 @dataclass(frozen=True)
-class Dyck:
+class Dyck(Generated):
     """Words of `k`-Dyck, by default as the NCA paper's baseline (arXiv 2603.10055): 128 types of brackets, any depth.
 
     A word is written from left to right. A bracket opens with probability `opening`, its type uniform over all `k`,
@@ -30,7 +30,6 @@ class Dyck:
     """
 
     version: ClassVar[int] = 1
-    stored: ClassVar[bool] = False
 
     k: int = 128
     depth: int | None = None
@@ -56,34 +55,15 @@ class Dyck:
         """Openers and closers."""
         return 2 * self.k
 
-    @property
-    def frame_tokens(self) -> None:
-        """Sequences have no frames."""
-
-    def open(self, artifact: Any = None) -> "DyckSequences":
-        return DyckSequences(self)
-
-
-class DyckSequences:
-    """Reader of a `Dyck`. Sequence i is a pure function of (settings, seed, i); with `length` None also of the
-    context."""
-
-    def __init__(self, source: Dyck) -> None:
-        self.source = source
-
-    token_bytes = None
-
-    def sequences(self, seed: int, index: Any, context: int) -> tuple[Any, Any]:
-        """int32 (n, context) inputs and targets."""
-        s = self.source
-        count = context + 1
-        length = s.length or count + count % 2
-        deepest = min(s.depth or length, length // 2, count)
+    def tokens(self, seed: int, index: Any, count: int) -> Any:
+        """int32 (n, count). With `length` None a sequence is a function of `count` too."""
+        length = self.length or count + count % 2
+        deepest = min(self.depth or length, length // 2, count)
         key = rng.words(rng.keys(index, seed, rng.named_seed("Dyck")), 3)
         # A word's upper 53 bits against the probability in units of 2**-53, so that integers alone are compared.
-        heads = rng.words(key[:, COIN], count) >> np.uint64(11) < np.uint64(s.opening * 2.0**53)
-        kinds = (rng.words(key[:, KIND], count) % np.uint64(s.k)).astype(np.int32)
-        choice = (rng.words(key[:, CHOICE], count) >> np.uint64(1)).astype(np.int64) if s.interleaved else None
+        heads = rng.words(key[:, COIN], count) >> np.uint64(11) < np.uint64(self.opening * 2.0**53)
+        kinds = (rng.words(key[:, KIND], count) % np.uint64(self.k)).astype(np.int32)
+        choice = (rng.words(key[:, CHOICE], count) >> np.uint64(1)).astype(np.int64) if self.interleaved else None
         row = np.arange(len(key))
         open_kinds = np.zeros((len(key), deepest), np.int32)  # the first `depth` of every row: a stack, or a bag
         depth = np.zeros(len(key), np.int64)
@@ -97,13 +77,6 @@ class DyckSequences:
             kind = np.where(opens, kinds[:, t], open_kinds[row, place])
             # What opens goes on top; what closes gives its place to the top.
             open_kinds[row, place] = np.where(opens, kind, open_kinds[row, newest])
-            tokens[:, t] = np.where(opens, kind, kind + s.k)
+            tokens[:, t] = np.where(opens, kind, kind + self.k)
             depth += np.where(opens, 1, -1)
-        return tokens[:, :-1], tokens[:, 1:]
-
-    def held_out(self, count: int, context: int) -> tuple[Any, Any]:
-        return self.sequences(HELD_OUT, np.arange(count), context)
-
-    def epoch(self, context: int) -> int | None:
-        """None: sequences never repeat by design."""
-        return None
+        return tokens

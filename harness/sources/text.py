@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar, Self
 
-from harness.errors import require
+from harness.errors import require, whole_fields
 from harness.rng import named_seed
 from harness.sources import hub
 from harness.sources.files import (
@@ -82,7 +82,10 @@ class Text:
             require(self.config is None, "Text.config", self.config, "files have none; leave it out")
             require(self.split == "train", "Text.split", self.split, "files have none; leave it out")
         require(0 < self.held_out < 1, "Text.held_out", self.held_out, "use a share of documents in (0, 1)")
-        require(self.documents is None or self.documents >= 2, "Text.documents", self.documents, "use at least 2")
+        kinds = isinstance(self.tokenizer, BPE | Pretrained)
+        require(kinds, "Text.tokenizer", self.tokenizer, "use BPE(vocab), or Pretrained(name, vocab) as for gpt2")
+        if self.documents is not None:
+            whole_fields(self, documents=2)
         require(self.size is None or self.size >= 1, "Text.size", self.size, "use bytes, or leave it out")
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from harness.errors import InputError, require
+from harness.errors import InputError, require, whole_fields
 from harness.sources import first_line, hub
 from harness.sources.files import File, check_unchanged, keep_path_apart, sha256
 from harness.specs import IDENTITY_FREE
@@ -32,6 +32,7 @@ class BPE:
 
     def __post_init__(self) -> None:
         require(257 <= self.vocab <= 2**31, "BPE.vocab", self.vocab, "use 257 (256 bytes and end-of-text) to 2**31")
+        whole_fields(self, vocab=257)
 
     @property
     def unresolved(self) -> tuple[str, ...]:
@@ -76,6 +77,7 @@ class Pretrained:
 
     def __post_init__(self) -> None:
         require(1 <= self.vocab <= 2**31, "Pretrained.vocab", self.vocab, "use the number of ids of the tokenizer")
+        whole_fields(self, vocab=1)
         keep_path_apart(self, "name", "path")
 
     @property
