@@ -1,6 +1,7 @@
 """The Ray side: same results as in process, whatever is killed, and nothing started that cannot fit."""
 
 import contextlib
+import functools
 import json
 import signal
 import threading
@@ -392,6 +393,29 @@ def test_a_stage_whose_workers_die_again_and_again_gives_up(
     assert outcome.failed.keys() == {deadly}  # in brackets, what the other worker met when it was left alone
     assert outcome.failed[deadly].startswith("its workers died 5 times at step 0 without a checkpoint in between (")
     assert len(outcome.computed) == len(plan.stages) - 2
+
+
+class Unreadable:
+    """What cannot be read where it is sent."""
+
+    def __reduce__(self) -> Any:
+        return int, ("unreadable",)
+
+
+@pytest.mark.ray
+def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tmp_path: Path) -> None:
+    from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
+
+    from harness.cluster.train import Trainer
+
+    for name in ("once", "again"):  # each takes all CPUs
+        trainer = Trainer(
+            functools.partial(print, Unreadable()),
+            scaling_config=ScalingConfig(num_workers=2),
+            run_config=RunConfig(name, str(tmp_path), FailureConfig(controller_failure_limit=0)),
+        )
+        with pytest.raises(ControllerError, match="unreadable"):
+            trainer.fit()
 
 
 @pytest.mark.ray
