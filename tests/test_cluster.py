@@ -255,6 +255,7 @@ def samples(store: Store, address: str) -> bytes:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # nine stages
 @pytest.mark.parametrize("in_trial", [False, True])
 def test_tuning_and_benchmarks_on_ray_are_those_of_this_process(
     ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
