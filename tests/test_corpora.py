@@ -222,6 +222,32 @@ def test_files_of_different_schemas_are_refused_in_a_line(local: Callable[..., T
     assert "\n" not in str(e.value)
 
 
+def test_a_column_of_another_type_is_refused_in_a_line(local: Callable[..., Text], tmp_path: Path) -> None:
+    text = local("openwebtext")
+    put(tmp_path / "openwebtext" / LAYOUT["openwebtext"].format(k=1), [{"text": [prose(i)]} for i in range(9)])
+    with pytest.raises(InputError, match=r"Text.dataset = .*cannot be read .*list.* to string.*one schema") as e:
+        resolved = text.resolved()
+        [list(documents(resolved, p)) for p in parts(resolved)]
+    assert "\n" not in str(e.value)
+
+
+def test_damage_inside_a_file_is_refused_in_a_line(local: Callable[..., Text], tmp_path: Path) -> None:
+    text, damaged = local("openwebtext"), tmp_path / "openwebtext" / LAYOUT["openwebtext"].format(k=1)
+    content = bytearray(damaged.read_bytes())
+    content[100:300] = bytes(200)
+    damaged.write_bytes(content)
+    with pytest.raises(InputError, match=r"Text.dataset = .*cannot be read .*files are whole") as e:
+        resolved = text.resolved()
+        [list(documents(resolved, p)) for p in parts(resolved)]
+    assert "\n" not in str(e.value)
+
+
+def test_a_config_that_is_not_named_is_asked_for_with_those_that_there_are(local: Callable[..., Text]) -> None:
+    with pytest.raises(InputError, match=r"Text.dataset = .*cannot be loaded .*Config name is missing.*en.nob") as e:
+        local("c4", config=None).resolved()
+    assert "\n" not in str(e.value) and "name a config" in str(e.value)
+
+
 def test_a_damaged_file_is_refused_in_a_line(local: Callable[..., Text], tmp_path: Path) -> None:
     text = local("c4")
     with gzip.open(tmp_path / "c4" / LAYOUT["c4"].format(k=1), "wt") as f:

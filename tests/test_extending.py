@@ -149,11 +149,11 @@ def test_the_corpora_are_values_that_plan_without_a_network(followed: Followed) 
     assert stories.unresolved and stories.vocab_size == 50257
     assert not module.NOTES.unresolved and module.NOTES.resolved().content
     reading = Train(Corpus(stories), 65_536, module.MODEL, module.scratch(0).recipe)
-    study = space.Study("stories", "?", lambda_named(reading), [])
+    study = space.Study("stories", "?", arm_of(reading), [])
     assert list(plans.unresolved(plans.make(study)).values()) == [stories]
 
 
-def lambda_named(train: Train) -> space.Arm:
+def arm_of(train: Train) -> space.Arm:
     def scratch() -> Train:
         return train
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import InputError
-from harness.sources import first_line
+from harness.sources import first_line, in_a_line
 
 
 def is_commit(revision: str | None) -> bool:
@@ -51,7 +51,8 @@ def stream(place: str, config: str | None, split: str, revision: str | None) -> 
     try:
         return datasets.load_dataset(place, name=config, split=split, revision=revision, streaming=True)
     except Exception as e:  # a missing split or config, no data files, a loading script, the network
-        raise InputError(f"Text.dataset = {place!r}: cannot be loaded ({first_line(e)})") from e
+        way_out = "name a config, a split and a revision that it has"
+        raise InputError(f"Text.dataset = {place!r}: cannot be loaded ({in_a_line(e)}); {way_out}") from e
 
 
 def tables(place: str, stream: Any, rows: int) -> Iterator[Any]:
@@ -64,6 +65,10 @@ def tables(place: str, stream: Any, rows: int) -> Iterator[Any]:
 
     try:
         yield from stream.with_format("arrow").iter(batch_size=rows)
-    except (table.CastError, exceptions.DatasetGenerationError, pyarrow.ArrowInvalid) as e:
-        way_out = "name a revision or config whose files have one schema"
-        raise InputError(f"Text.dataset = {place!r}: cannot be read ({first_line(e)}); {way_out}") from e
+    # A column of another type is a TypeError there, and damage inside a file an OSError without a number; the network's
+    # errors are of other types, and come to an end.
+    except (table.CastError, exceptions.DatasetGenerationError, pyarrow.ArrowInvalid, TypeError, OSError) as e:
+        if isinstance(e, OSError) and (type(e) is not OSError or e.errno is not None):
+            raise
+        way_out = "name a revision or config whose files are whole and have one schema"
+        raise InputError(f"Text.dataset = {place!r}: cannot be read ({in_a_line(e)}); {way_out}") from e
