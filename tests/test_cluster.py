@@ -256,7 +256,7 @@ def samples(store: Store, address: str) -> bytes:
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)  # nine stages
-@pytest.mark.parametrize("in_trial", [False, True])
+@pytest.mark.parametrize("in_trial", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_tuning_and_benchmarks_on_ray_are_those_of_this_process(
     ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
 ) -> None:
@@ -282,6 +282,7 @@ def test_tuning_and_benchmarks_on_ray_are_those_of_this_process(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_leave_to_run_generated_code_comes_to_the_workers(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     plan, outcome = run(ray_here, f"{space_file}:code", store)
@@ -404,6 +405,7 @@ class Unreadable:
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it copies its own settings
 def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tmp_path: Path) -> None:
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 
