@@ -181,7 +181,7 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, first, count in (("known", 0, 60), ("test", 60, 100)):
         rows = [{"question": f"name_{i % 40}", "answer": f"{i % 9}\n#### {i % 9}"} for i in range(first, first + count)]
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (directory / "code.jsonl").write_text(json.dumps(ROW) + "\n")
+    (directory / "code.jsonl").write_text(json.dumps(ROW | {"prompt": "def add(a, b):\n"}) + "\n")  # fits the context
     for name, steps, slow in (("spaces", 24, 0.0), ("long", 400, 0.2)):
         settings = {name: str(directory / f"{name}.jsonl") for name in ("known", "test", "code")}
         log = str(directory / f"{name}.log")
@@ -397,28 +397,41 @@ def test_a_stage_whose_workers_die_again_and_again_gives_up(
     assert len(outcome.computed) == len(plan.stages) - 2
 
 
-class Unreadable:
-    """What cannot be read where it is sent."""
-
-    def __reduce__(self) -> Any:
-        return int, ("unreadable",)
-
-
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it copies its own settings
 def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tmp_path: Path) -> None:
+    import ray
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 
-    from harness.cluster.train import Trainer
+    class Unreadable:
+        """What cannot be read where it is sent."""
 
+        def __reduce__(self) -> Any:
+            return int, ("unreadable",)
+
+    @ray.remote(num_cpus=0)
+    class Trial:
+        def fit(self, name: str) -> str:
+            from harness.cluster.train import Trainer
+
+            settings = RunConfig(
+                name=name, storage_path=str(tmp_path), failure_config=FailureConfig(controller_failure_limit=0)
+            )
+            trainer = Trainer(
+                functools.partial(print, Unreadable()),
+                scaling_config=ScalingConfig(num_workers=2),
+                run_config=settings,
+            )
+            try:
+                trainer.fit()
+            except ControllerError as e:
+                return str(e)
+            return "it ran"
+
+    trial = Trial.remote()
     for name in ("once", "again"):  # each takes all CPUs
-        trainer = Trainer(
-            functools.partial(print, Unreadable()),
-            scaling_config=ScalingConfig(num_workers=2),
-            run_config=RunConfig(name, str(tmp_path), FailureConfig(controller_failure_limit=0)),
-        )
-        with pytest.raises(ControllerError, match="unreadable"):
-            trainer.fit()
+        assert "unreadable" in ray.get(trial.fit.remote(name))
 
 
 @pytest.mark.ray
