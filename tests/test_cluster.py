@@ -410,7 +410,6 @@ def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tm
         def __reduce__(self) -> Any:
             return int, ("unreadable",)
 
-    @ray.remote(num_cpus=0)
     class Trial:
         def fit(self, name: str) -> str:
             from harness.cluster.train import Trainer
@@ -429,7 +428,7 @@ def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tm
                 return str(e)
             return "it ran"
 
-    trial = Trial.remote()
+    trial: Any = ray.remote(num_cpus=0)(Trial).remote()
     for name in ("once", "again"):  # each takes all CPUs
         assert "unreadable" in ray.get(trial.fit.remote(name))
 
