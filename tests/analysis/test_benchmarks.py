@@ -25,8 +25,10 @@ TEXT = 1_000_000
 LOSS = law(np.round(GRID * TEXT))
 PROBLEMS = 40
 SAMPLES = 2
-ANSWERS = Evaluate({"type": "Train"}, GSM8K(), samples=SAMPLES, temperature=0.8)
-OPTIONS = Evaluate({"type": "Train"}, task("bigbench-lite"), samples=4)
+TRAINED = {"type": "Train", "corpus": {"source": {"type": "Text"}}, "init": None}
+"""What an evaluation asks of a training stage."""
+ANSWERS = Evaluate(TRAINED, GSM8K(), samples=SAMPLES, temperature=0.8)
+OPTIONS = Evaluate(TRAINED, task("bigbench-lite"), samples=4)
 
 
 def answered(solved: int, nats: float = 1.0, stage: Evaluate = ANSWERS) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def test_scores_of_choices_stand_beside_chance_at_the_same_k(lab: Lab) -> None:
 
 
 def test_scores_of_other_tasks_and_engines() -> None:
-    code = Evaluate({"type": "Train"}, HumanEval(), samples=1)
+    code = Evaluate(TRAINED, HumanEval(), samples=1)
     records = [{"too_long": False, "samples": [{"status": s}]} for s in ("passed", "failed")]
     manifest = {"spec": canonical(code), "problems": 2, "scores": code.task.scores(records, code)}
     [only] = scores(manifest)
@@ -160,7 +162,7 @@ def test_runs_that_all_score_the_same_are_not_told_apart(lab: Lab) -> None:
 
 
 def test_unlike_evaluations_and_diverged_runs_are_not_compared(lab: Lab) -> None:
-    shots = Evaluate({"type": "Train"}, GSM8K(), samples=SAMPLES, temperature=0.8, shots=4)
+    shots = Evaluate(TRAINED, GSM8K(), samples=SAMPLES, temperature=0.8, shots=4)
     for seed in range(4):
         lab.pair(seed, (answered(10), answered(20, stage=shots)), other=shots)
         lab.pair(seed + 10, (chosen(0.3), chosen(0.6)), OPTIONS, name="bigbench-lite", status="diverged")
