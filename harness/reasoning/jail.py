@@ -107,12 +107,14 @@ def reap(child: int) -> int:
             return status
 
 
-def fork() -> int:
-    """Fork; the child dies with its parent, and is the first of its own session."""
+def fork(isolated: bool) -> int:
+    """Fork; the child dies with its parent. Isolated it is the first of its own session; else it stays in the process
+    group of the jail, with which all that it starts is killed."""
     child = os.fork()
     if child == 0:
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
-        os.setsid()
+        if isolated:
+            os.setsid()
     return child
 
 
@@ -168,12 +170,12 @@ def main() -> None:
     try:
         if isolated:
             new_namespaces()
-        init = fork()
+        init = fork(isolated)
         if init:
             end_as(reap(init))
         if isolated:
             close_the_files(given["directory"], given["limits"]["disk_bytes"])
-        program = fork()
+        program = fork(isolated)
         if program:
             os.close(tell)
             end_as(reap(program))
