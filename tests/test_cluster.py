@@ -158,6 +158,13 @@ long = Study("long", __doc__, scratch, [nca], {{"seed": tune.grid_search([2])}})
 MEANS = Means()
 
 
+def generated(plan: plans.Plan) -> str:
+    """The digest of the first stage that trains on generated sequences."""
+    return next(
+        d for d, s in plan.stages.items() if isinstance(s, Train) and s.init is None and not s.corpus.source.stored
+    )
+
+
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
@@ -443,9 +450,7 @@ def test_a_killed_worker_goes_on_where_it_was_and_gives_the_same_curve(
     target = f"{space_file.parent / 'long.py'}:long"
     store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
     plan = plans.make(space.load(target))
-    warm = next(
-        d for d, s in plan.stages.items() if isinstance(s, Train) and s.init is None and not s.corpus.source.stored
-    )
+    warm = generated(plan)
     killed: list[int] = []
 
     def kill() -> None:
@@ -512,9 +517,7 @@ def test_a_stage_that_another_driver_begins_goes_on_there(ray_here: Any, space_f
     target = f"{space_file.parent / 'long.py'}:long"
     store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
     plan = plans.make(space.load(target))
-    warm = next(
-        d for d, s in plan.stages.items() if isinstance(s, Train) and s.init is None and not s.corpus.source.stored
-    )
+    warm = generated(plan)
     from torch.distributed.checkpoint.api import CheckpointException
 
     other: list[str] = []

@@ -118,7 +118,7 @@ class Controller(TrainController):
 
 class Trainer(TorchTrainer):
     """A trainer whose controller runs in this process, the trial's. Ray would start an actor for it: one more process
-    that imports everything, a third of what the start of a stage takes."""
+    that imports everything before a worker can start."""
 
     def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
         controller = Controller(**settings)
@@ -136,7 +136,7 @@ def _trainer(
     gpus = resources.per_worker.get("GPU", 0) > 0
     workers = (resources.min_workers, resources.workers) if resources.elastic else resources.workers
     patience = ELASTIC if resources.elastic else FIXED
-    # Ray reads it in the process of the trainer's controller, which takes it from this one.
+    # Ray reads it from the environment of the controller, which runs in this process.
     os.environ.setdefault(START_TIMEOUT, str(patience.timeout_s))
     return Trainer(
         functools.partial(_rank, spec, store, resources, options, run),
