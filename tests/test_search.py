@@ -444,6 +444,7 @@ def test_ray_finds_what_is_found_here(ray_here: Any, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some twenty stages, each with workers of its own
 @pytest.mark.parametrize("how", [[], ["--in-trial"]], ids=["workers", "in-trial"])
 def test_a_search_that_stops_trials_and_its_study_share_a_store(
     ray_here: Any, tmp_path: Path, store: Store, how: list[str], capsys: pytest.CaptureFixture[str]

@@ -104,7 +104,8 @@ def connect(cpus: int | None = None) -> str | None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
         context = ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
-    ray.util.state.list_nodes(timeout=30)
+    # Asked of this instance, by its address: the machine may run others.
+    ray.util.state.list_nodes(address=ray.get_runtime_context().gcs_address, timeout=30)
     return context.dashboard_url or None
 
 

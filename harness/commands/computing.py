@@ -194,10 +194,13 @@ def compute_here(
 ) -> Outcome:
     """Run the plan in this process, without Ray, one stage after another. What a stage raises is written down and
     raised, for a debugger."""
+    import torch
+
     from harness import stages
 
     chosen = options(plan, store, meter, args)
-    worker = Worker(options=chosen, stop=asking(store, lambda: chosen.stopping))
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    worker = Worker(device=device, options=chosen, stop=asking(store, lambda: chosen.stopping))
     check_budgets(plan, store)
     register()
     needs = plan.needs
