@@ -47,7 +47,7 @@ chaos: setup ## Kill generators, workers, machines and drivers 50 times under th
 
 test-cuda: setup ## Run the tests of the CUDA kernels, without a device in Triton's interpreter
 	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install triton==3.9.0
-	$(BIN)/python -m pytest tests/test_cuda.py
+	$(BIN)/python -m pytest tests/test_cuda.py tests/test_on_cuda.py
 
 calibration: setup ## Simulate how often intervals and verdicts are right (10 minutes on 2 cores): docs/calibration.md
 	$(BIN)/python -m benchmarks.calibration --markdown docs/calibration.md --csv results/calibration.csv

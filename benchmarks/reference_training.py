@@ -12,6 +12,8 @@ tuple. And the model gets the same shape as ours (inner width, vocabulary, tied 
 products; the release's head has a bias besides.
 """
 
+import importlib.machinery
+import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -36,7 +38,9 @@ class InTuple(torch.nn.Module):
 
 def released_models(checkout: Path) -> types.ModuleType:
     """`utils/models.py` of the checkout; Weights & Biases, which it imports on the way, need not be there."""
-    sys.modules.setdefault("wandb", types.ModuleType("wandb"))
+    if importlib.util.find_spec("wandb") is None:
+        sys.modules["wandb"] = types.ModuleType("wandb")
+        sys.modules["wandb"].__spec__ = importlib.machinery.ModuleSpec("wandb", None)  # others look for it
     sys.path.insert(0, str(checkout))
     from utils import models
 

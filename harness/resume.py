@@ -36,17 +36,14 @@ class Saver:
         """`address` is the digest of the stage, which its checkpoints carry; `copies_of` is where this machine has
         those of an object store while the stage runs."""
         import torch.distributed as dist
-        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+        from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 
         self.address, self.rank, self.world = address, rank, world
         # Its own group: what it sends in the background must not meet what training sends.
         self.group = dist.new_group(backend="gloo")
-        pinned = device == "cuda"
-        self.stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=pinned, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=pinned
-            )
-        )
+        self.pinned = device == "cuda"
+        # What is inside torch's DefaultStager, which itself can be used only once before torch 2.13.
+        self.stager = StateDictStager(pin_memory=self.pinned, share_memory=False)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
         self.failure: str | None = None
@@ -55,12 +52,15 @@ class Saver:
     def save(self, directory: Place, step: int, tensors: "dict[str, torch.Tensor]", state: dict[str, Any]) -> None:
         """Begin the checkpoint of `step` in `directory`: copies `tensors` (whole or sharded), then returns. `state` is
         plain JSON data, of which rank 0's is kept."""
+        import torch
         import torch.distributed as dist
 
         self.wait()
         token = [secrets.token_hex(4)]
         dist.broadcast_object_list(token, src=0, group=self.group)
-        staged = self.stager.stage(tensors)
+        staged = self.stager.stage(tensors, non_blocking=self.pinned)
+        if self.pinned:
+            torch.cuda.synchronize()
         state = json.loads(json.dumps({**state, "step": step, "stage": self.address}))
         self.pending = self.executor.submit(self._write, directory, token[0], step, staged, state)
 

@@ -185,6 +185,6 @@ def _on_device(device: str) -> Any:
         probe = cuda.draw_rules(np.zeros(1, np.uint64), 2, device)
         cuda.rollout(probe, np.zeros((1, 2, 2), np.uint8), 1).cpu()
     except (ImportError, RuntimeError, subprocess.CalledProcessError) as error:
-        warnings.warn(f"{device} cannot be used ({error}): automata run on the CPU", stacklevel=4)
+        warnings.warn(f"{device} cannot be used ({str(error).partition(chr(10))[0]}): automata run on the CPU", stacklevel=4)
         return None
     return cuda
