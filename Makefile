@@ -34,6 +34,7 @@ claims: setup ## Run claims C0, C1, C2, C5, C6 on a laptop (4 hours on 2 cores),
 	for name in $(CLAIMS); do \
 	  $(BIN)/python -m harness run search_spaces/$$name.py:laptop --in-trial --tflops $(TFLOPS) || exit; \
 	  $(BIN)/python -m analysis export $${NCA_STORE:-store} $${name}_laptop results/$${name}_laptop || exit; \
+	  cp $${NCA_STORE:-store}/studies/$${name}_laptop/report.md results/$${name}_laptop/ || exit; \
 	done
 
 test: setup ## Run the tests, but for the slow ones
@@ -45,7 +46,7 @@ test-slow: setup ## Run the slow tests: kills, resumes and whole studies
 chaos: setup ## Kill generators, workers, machines and drivers 50 times under the smoke study
 	$(BIN)/python -m tests.chaos
 
-test-cuda: setup ## Run the tests of the CUDA kernels, without a device in Triton's interpreter
+test-cuda: setup ## Run the tests of CUDA: kernels, without a device in Triton's interpreter; stages, on a device
 	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install triton==3.9.0
 	$(BIN)/python -m pytest tests/test_cuda.py tests/test_on_cuda.py
 
