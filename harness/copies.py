@@ -70,10 +70,13 @@ def upload(files: dict[str, Path], to: Url) -> None:
 
 
 def fetch(of: Url, files: dict[str, Any], to: Path) -> Path:
-    """The directory `to` with the files below `of` that `files` describes; once a machine, whoever asks.
+    """The directory `to` with the files below `of` that `files` describes; once a machine, whoever asks, and dated when
+    it was last asked for.
 
     Raises OSError where one is missing or differs from its checksum."""
     if to.is_dir():
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(to)
         return to
     with _alone(to):
         if to.is_dir():

@@ -15,7 +15,9 @@ ATTEMPTS = "attempts that were not published and that nobody has written to for 
 CHECKPOINTS = "resume checkpoints of stages that are done, or that no registered study has"
 DAMAGED = "stages that were set aside as damaged"
 STATES = "states of shared runs from which no unfinished stage goes on"
-KINDS = (UNNEEDED, STATES, ATTEMPTS, CHECKPOINTS, DAMAGED)
+TUNE = "what Ray Tune wrote on this machine in runs that were killed"
+COPIES = "copies on this machine, of stages in the store, that nobody has asked for for a day"
+KINDS = (UNNEEDED, STATES, ATTEMPTS, CHECKPOINTS, DAMAGED, TUNE, COPIES)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,13 @@ def survey(store: Store, quiet_s: float = QUIET_S) -> Survey:
     holdings = list(store.holdings())  # before the plans: what is begun meanwhile is in neither
     plans = store.registrations()
     needed = {digest for plan in plans.values() for digest in plan["stages"]}
-    published = store.published({*(h.digest for h in holdings), *needed})
+    of_stages = [h for h in holdings if h.kind in ("attempt", "checkpoints")]
+    published = store.published({*(h.digest for h in of_stages), *needed})
     used = {state for plan in plans.values() for state in states_in_use(plan["stages"], published)}
     states = {d for plan in plans.values() for d, stage in plan["stages"].items() if stage["kind"] == "State"}
     unused = (states & needed) - used
     quiet_since = store.clock() - quiet_s
-    written = {h.digest for h in holdings if h.kind != "damaged" and h.changed > quiet_since}
+    written = {h.digest for h in of_stages if h.changed > quiet_since}
 
     def quiet(holding: Holding, why: str) -> str | None:
         return why if holding.changed <= quiet_since else None
@@ -59,6 +62,8 @@ def survey(store: Store, quiet_s: float = QUIET_S) -> Survey:
         digest = holding.digest
         if holding.kind == "damaged":
             return DAMAGED
+        if holding.kind in ("tune", "copy"):
+            return quiet(holding, TUNE if holding.kind == "tune" else COPIES)
         if holding.kind == "attempt" and published.get(digest) == holding.path.name:
             return UNNEEDED if digest not in needed else STATES if digest in unused else None
         if holding.kind == "attempt":

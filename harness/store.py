@@ -35,11 +35,11 @@ SKEW_S: dict[Place, float] = {}
 
 @dataclass(frozen=True)
 class Holding:
-    """Something that takes room in a store."""
+    """Something that takes room in a store, or on this machine because of it."""
 
-    kind: Literal["attempt", "checkpoints", "damaged"]
+    kind: "Kind"
     digest: str
-    """Of the stage that it is of."""
+    """Of the stage that it is of; what is left of a run by Ray Tune has the run's name."""
     path: Place
     bytes: int
     changed: float
@@ -363,8 +363,8 @@ class Store:
         return {d: attempt for d in digests if (attempt := self.counts(d)) is not None}
 
     def holdings(self) -> Iterator[Holding]:
-        """Everything that takes room here and in the scratch directory: attempts, resume checkpoints, and what was set
-        aside as damaged."""
+        """Everything that takes room: attempts, resume checkpoints and what was set aside as damaged; on this machine
+        copies of what an object store has, and what Ray Tune writes."""
         stages, resume, damaged = self.root / "stages", self.scratch / "resume", self.root / "damaged"
         for attempt, files in _trees(stages, "*/*"):
             if len(attempt.parent.name) == 64 and attempt.name != "DONE":
@@ -373,6 +373,11 @@ class Store:
             yield _holding("checkpoints", place.name, place, files)
         for place, files in _trees(damaged, "*"):
             yield _holding("damaged", place.name.partition("-")[0], place, files)
+        for place, files in _trees(self.here / "tune", "*"):
+            yield _holding("tune", place.name, place, files)
+        if isinstance(self.root, Url):
+            for copy, files in _trees(self.here / "stages", "*/*"):
+                yield _holding("copy", copy.parent.name, copy, files)
 
     def discard(self, holding: Holding) -> None:
         """Remove `holding`. A stage loses DONE before its files, so that it is whole or absent, whoever is killed."""
@@ -393,7 +398,7 @@ class Store:
         shutil.rmtree(self._copy(digest, ""), ignore_errors=True)
 
 
-Kind = Literal["attempt", "checkpoints", "damaged"]
+Kind = Literal["attempt", "checkpoints", "damaged", "tune", "copy"]
 
 
 def _trees(root: Place, pattern: str) -> Iterator[tuple[Place, list[tuple[int, float]]]]:

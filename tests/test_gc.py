@@ -183,6 +183,18 @@ def test_what_was_set_aside_goes(store: Store, plan: Plan) -> None:
     assert why(store) == {} and not list(Path(store.root / "damaged").iterdir())
 
 
+def test_what_a_killed_run_left_of_tune_goes_when_it_is_old(store: Store, plan: Plan) -> None:
+    register(plan, store, {})
+    old, young = (store.here / "tune" / name for name in ("nested-1", "nested-2"))
+    for place in (old, young):
+        (place / "trial").mkdir(parents=True)
+        (place / "trial" / "result.json").write_text("{}")
+    aged(old)
+    assert why(store) == {garbage.TUNE: ["nested-1"]}
+    removed(store)
+    assert not old.exists() and young.exists()
+
+
 def test_a_stage_that_is_being_removed_is_never_half(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(store, NOBODY)
 

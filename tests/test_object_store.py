@@ -1,6 +1,7 @@
 """A whole study with its store in a bucket: run, looked at from elsewhere, reported, exported, resumed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -386,6 +387,31 @@ def test_what_no_study_needs_goes_from_a_bucket(
     assert isinstance(remote.root, Url) and isinstance(remote.scratch, Url)
     assert {name.split("/")[1] for name in remote.root.find() if name.startswith("stages/")} == {needed}
     assert len(list(remote.scratch.find())) == 1 and remote.damage(needed) == []
+
+
+def test_copies_that_nobody_asks_for_go_and_come_again(
+    remote: Store, space: Path, elsewhere: Callable[[], None]
+) -> None:
+    plan = plans.make(spaces.load(str(space)))
+    plans.register(plan, remote, {})
+    address = next(iter(plan.stages))
+    attempt = remote.begin(address)
+    (attempt / "weights.bin").write_bytes(bytes(1000))
+    remote.publish(address, attempt)
+    elsewhere()
+    copy = remote.open(address)
+    assert copy is not None and garbage.survey(remote).garbage == ()
+    old = time.time() - 2 * garbage.QUIET_S
+    for each in (*copy.rglob("*"), copy):
+        os.utime(each, (old, old))
+    assert remote.open(address) == copy  # asked for again
+    assert garbage.survey(remote).garbage == ()
+    os.utime(copy, (old, old))
+    (found,) = garbage.survey(remote).garbage
+    assert (found.why, found.holding.digest) == (garbage.COPIES, address)
+    garbage.remove([found], remote)
+    assert not copy.exists() and remote.has(address)
+    assert (remote.open(address) or copy) == copy and (copy / "weights.bin").stat().st_size == 1000
 
 
 # ---- errors

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.sources import text as module
-from harness.sources import tokenising
+from harness.sources import tokenising, tokenizer
 from harness.sources.files import STDLIB, listing
 from harness.sources.hub import commit
 from harness.sources.text import BPE, Part, Pretrained, Text, documents, parts, split_of
 from harness.sources.tokenising import encode, tokenise, train_tokenizer, training_texts, write
-from harness.sources.tokenizer import token_bytes
+from harness.sources.tokenizer import from_json, token_bytes
 from harness.specs import Corpus, Llama, Recipe, Train, differences, digest, parents
 
 WORDS = ["alpha", "beta", "gamma", "delta", "naïve", "日本", "def f(x):\n    return x", "0.5"]
@@ -217,6 +217,24 @@ def test_the_tokenizer_is_trained_on_a_capped_number_of_bytes(text, monkeypatch)
     assert list(training_texts(text)) == [train[0].text, train[1].text]
 
 
+@given(text=st.text(st.sampled_from("ab \n日"), max_size=60), longest=st.integers(1, 9))
+def test_what_is_trained_on_is_cut_in_unbroken_runs_alone(text, longest):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "LONGEST_RUN", longest)
+        pieces = list(tokenizer.in_pieces(text))
+    assert "".join(pieces) == text
+    runs = [run for piece in pieces for run in piece.split()]
+    assert max(map(len, runs), default=0) <= longest
+    if max(map(len, text.split()), default=0) <= longest:
+        assert pieces == [text]
+
+
+def test_a_document_of_one_word_trains_a_tokenizer():
+    word = "".join(random.Random(0).choices("abcdefgh", k=300_000))
+    trained = from_json(BPE(300).train([word]))
+    assert trained.decode(trained.encode(word).ids) == word
+
+
 def test_only_the_first_documents_are_kept(text):
     order = [d.name for part in parts(text) for d in documents(text, part)]
     few = Text.local(text.files, tokenizer=BPE(300), held_out=0.2, documents=17)
@@ -376,6 +394,13 @@ def test_a_dataset_without_what_is_asked_is_refused(repository, options, message
     with pytest.raises(InputError, match=message):
         parts(text.resolved())
         next(documents(text, parts(text)[0]))
+
+
+def test_a_parquet_file_without_rows_is_told(tmp_path):
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "train.parquet")
+    text = Text(str(tmp_path), tokenizer=BPE(300)).resolved()
+    with pytest.raises(InputError, match=r"^Text.dataset = .*cannot be read \(a Parquet file without rows\); name a"):
+        list(documents(text, parts(text)[0]))
 
 
 # ---- the hub

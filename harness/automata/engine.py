@@ -185,6 +185,7 @@ def _on_device(device: str) -> Any:
         probe = cuda.draw_rules(np.zeros(1, np.uint64), 2, device)
         cuda.rollout(probe, np.zeros((1, 2, 2), np.uint8), 1).cpu()
     except (ImportError, RuntimeError, subprocess.CalledProcessError) as error:
-        warnings.warn(f"{device} cannot be used ({str(error).partition(chr(10))[0]}): automata run on the CPU", stacklevel=4)
+        why = str(error).partition("\n")[0]  # CUDA's advice to those who debug it follows
+        warnings.warn(f"{device} cannot be used ({why}): automata run on the CPU", stacklevel=4)
         return None
     return cuda

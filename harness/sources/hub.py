@@ -70,5 +70,7 @@ def tables(place: str, stream: Any, rows: int) -> Iterator[Any]:
     except (table.CastError, exceptions.DatasetGenerationError, pyarrow.ArrowInvalid, TypeError, OSError) as e:
         if isinstance(e, OSError) and (type(e) is not OSError or e.errno is not None):
             raise
-        way_out = "name a revision or config whose files are whole and have one schema"
-        raise InputError(f"Text.dataset = {place!r}: cannot be read ({in_a_line(e)}); {way_out}") from e
+        why, way_out = in_a_line(e), "name a revision or config whose files are whole and have one schema"
+        if why.startswith("BatchSize must be greater than 0"):  # what datasets asks of a Parquet file without rows
+            why = "a Parquet file without rows"
+        raise InputError(f"Text.dataset = {place!r}: cannot be read ({why}); {way_out}") from e
