@@ -435,14 +435,22 @@ def test_what_was_learnt_by_heart_is_solved(spec: Train, trained: Store, tmp_pat
     stages.run_here(tuned, trained)
     splits = [source.split_of(example) for example in source.read()]
     learnt = [row for row, split in zip(known, splits, strict=True) if split == "train"]
-    asked = table(tmp_path / "asked.jsonl", learnt[::-1])
-    found = run.evaluate(Evaluate(tuned, GSM8K(asked, None, max_tokens=24)), trained, Means(rows=16))
-    assert found["scores"]["pass"]["1"]["mean"] == 1.0
-    assert found["scores"]["no_answer"] == found["scores"]["cut_off"] == 0
-    assert found["scores"]["answer_nats"] < 0.1
-    hot_stage = Evaluate(tuned, GSM8K(asked, None, max_tokens=24), samples=4, temperature=3.0)
-    hot = run.evaluate(hot_stage, trained, Means(rows=16))
+    new = {"question": "delta delta alpha?", "answer": "beta\n#### 99"}
+    respelt = [row | {"question": row["question"].upper()} for row in learnt[:2]]
+    asked = GSM8K(table(tmp_path / "asked.jsonl", [*learnt[::-1], new]), None, max_tokens=24)
+    stage = Evaluate(tuned, resolved(asked))
+    found = run.evaluate(stage, trained, Means(rows=16))
+    assert (found["problems"], found["tuned_on"]) == (len(learnt) + 1, len(learnt))
+    records = lines(trained, stage)[:-1]
+    assert all(sample["marked"] == r["gold"] for r in records for sample in r["samples"])
+    assert sum(-r["answer"]["logprob"] for r in records) < 0.1 * sum(r["answer"]["tokens"] for r in records)
+    hot = run.evaluate(replace(stage, samples=4, temperature=3.0), trained, Means(rows=16))
     assert hot["scores"]["pass"]["1"]["mean"] < hot["scores"]["pass"]["4"]["mean"]
+    assert run.evaluate(replace(stage, train=spec), trained, MEANS)["tuned_on"] is None
+    for name, rows in (("copied", learnt), ("respelt", respelt)):
+        copied = Evaluate(tuned, resolved(GSM8K(table(tmp_path / f"{name}.jsonl", rows), None)))
+        with pytest.raises(InputError, match=rf"task = 'GSM8K': the stage was tuned on all {len(rows)} problems; ask"):
+            run.evaluate(copied, trained, MEANS)
 
 
 def test_benchmarks_and_tunings_by_name(text: Text) -> None:

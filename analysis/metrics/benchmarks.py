@@ -19,7 +19,7 @@ from analysis.verdicts import EXPLORATORY_ALPHA, LEAST_PAIRS, Verdict
 
 COLUMNS = (
     "benchmark", "task", "engine", "shots", "samples", "temperature", "status", "metric", "k", "score", "score_lo",
-    "score_hi", "chance", "normalised", "problems", "too_long", "stage",
+    "score_hi", "chance", "normalised", "problems", "tuned_on", "too_long", "stage",
 )  # fmt: skip
 """Columns of `benchmark_table` after arm, axes and seed."""
 EFFECT_COLUMNS = (
@@ -31,7 +31,7 @@ FLOATS = (
     "temperature", "score", "score_lo", "score_hi", "chance", "normalised", "baseline_score", "gain", "gain_lo",
     "gain_hi", "p", "p_adj", "baseline_normalised",
 )  # fmt: skip
-WHOLE = ("k", "shots", "samples", "problems", "too_long")
+WHOLE = ("k", "shots", "samples", "problems", "tuned_on", "too_long")
 LOWER = ("answer_nats", "answer_nats_by_problem")
 """Metrics of which less is better."""
 REMARKS = ("no_answer", "cut_off")
@@ -75,8 +75,8 @@ def scores(manifest: Mapping[str, Any]) -> list[Score]:
 
 def benchmark_table(plan: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row for every point, benchmark, metric and k: arm, axes, seed and COLUMNS. An evaluation that is not finished
-    has one row without a metric, its `status` "waiting". `too_long` counts problems that do not fit into the context,
-    `stage` is the digest of the evaluation."""
+    has one row without a metric, its `status` "waiting". `tuned_on` counts problems that are among what the stage was
+    tuned on, `too_long` those that do not fit into the context; `stage` is the digest of the evaluation."""
     rows = []
     for point in plan["points"]:
         for name, digest in sorted((point.get("benchmarks") or {}).items()):
@@ -87,7 +87,7 @@ def benchmark_table(plan: Mapping[str, Any], stages: Mapping[str, Mapping[str, A
                 rows.append(found | {"status": "waiting"})
                 continue
             found |= _described(document) | {"status": document["status"], "problems": document["problems"]}
-            found |= {"too_long": document["scores"].get("too_long")}
+            found |= {"tuned_on": document.get("tuned_on"), "too_long": document["scores"].get("too_long")}
             for score in scores(document):
                 rows.append(found | score._asdict() | {"score_lo": score.low, "score_hi": score.high})
     return _table(rows, plan, ("seed",), COLUMNS)

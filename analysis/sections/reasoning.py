@@ -87,16 +87,20 @@ def _headlines(effects: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def _scores(results: Results, done: pd.DataFrame) -> Table:
-    header = ("arm", "seed", "benchmark", "metric", "score", "chance", "normalised", "problems", "too long", "engine")
+    header = (
+        "arm", "seed", "benchmark", "metric", "score", "chance", "normalised", "problems", "tuned on",
+        "too long", "engine",
+    )  # fmt: skip
     rows: list[list[str | tuple[str, str]]] = [
         [
             name, str(s.seed), (s.benchmark, s.task), named(s.metric, s.k),
             (_number(s.score), numbers.between(s.score_lo, s.score_hi, 3)), _number(s.chance),
-            _number(s.normalised, "+"), _count(s.problems), _count(s.too_long), s.engine,
+            _number(s.normalised, "+"), _count(s.problems), _count(s.tuned_on), _count(s.too_long),
+            s.engine,
         ]
         for name, (_, s) in zip(_names(results, done), done.iterrows(), strict=True)
     ]  # fmt: skip
-    return Table(header, rows, range(4, 9))
+    return Table(header, rows, range(4, 10))
 
 
 def _waiting(results: Results, waiting: pd.DataFrame) -> Table:

@@ -118,6 +118,9 @@ def tell(plan: plans.Plan, store: Store, outcome: Outcome, args: argparse.Namesp
         manifest = None if isinstance(stage, Train) else store.manifest(address)
         if manifest is not None and (copies := contamination(manifest)) is not None:
             print(f"{plans.label(stage)} {address[:12]}: {copies}; take copies out of the text", file=sys.stderr)
+        if manifest is not None and manifest.get("tuned_on"):
+            among = f"{manifest['tuned_on']} of {manifest['problems']} problems are among what the stage was tuned on"
+            print(f"{plans.label(stage)} {address[:12]}: {among}", file=sys.stderr)
     if args.wandb and (trouble := tracking.trouble(wandb_trouble(plan, store))):
         print(f"{trouble}; every curve is in the store", file=sys.stderr)
 

@@ -62,6 +62,8 @@ def command(args: argparse.Namespace) -> int:
     register(stage, store)
     found = evaluate(stage, store, means, _progress)
     print(f"{export.describe(manifest['spec'])} {address[:12]}: {args.task}, {found['problems']} problems")
+    if found.get("tuned_on"):
+        print(f"  {found['tuned_on']} of them are among what it was tuned on")
     for name, value in found["scores"].items():
         print(f"  {name}: {_said(value)}")
     print(f"stage {digest(stage)}")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import require
 from harness.progress import Teller
-from harness.reasoning import lm_eval_engine
+from harness.reasoning import lm_eval_engine, seen
 from harness.reasoning.shards import Shard, answer_here, cut, kept
 from harness.reasoning.spec import Asking, Evaluate, Means
 from harness.specs import canonical, digest, parents
@@ -53,7 +53,7 @@ def evaluate(
     """Run `stage`, whose training stage is in `store`, and publish it. Returns the manifest, also of one that is there.
 
     Calls `progress(problems done, problems)`. Raises InputError where `check` does, where data or stage are missing or
-    damaged, and where the stage was tuned on the problems themselves; Stopped when `stop` says so."""
+    damaged, and where the stage was tuned on all of the problems; Stopped when `stop` says so."""
     means, by = means or Means(), by or Executor()
     if (found := store.manifest(digest(stage))) is not None:
         return found
@@ -65,6 +65,7 @@ def evaluate(
     stage.check_unseen()
     problems = stage.task.read(stage.shots, stage.seed)
     require(bool(problems), "task", type(stage.task).__name__, "its rows hold no problem; name others")
+    tuned_on = seen.count(stage, problems, store)
     shards, place, attempt = cut(problems), store.resume(address), store.begin(address)
     done = kept(place, shards)
     with contextlib.closing(_Told(Teller(place, attempt), by.world, len(problems), progress)) as told:
@@ -94,6 +95,7 @@ def evaluate(
         "world": by.world,
         "isolation": means.isolation if stage.task.runs_code else None,
         "problems": len(problems),
+        "tuned_on": tuned_on,
         "scores": scores,
         "wall_s": time.perf_counter() - clock,
     }

@@ -142,7 +142,7 @@ class Evaluate(Asking, _Trained):
     def __post_init__(self) -> None:
         kind = self.train["type"] if isinstance(self.train, dict) else type(self.train).__name__
         require(kind == "Train", "Evaluate.train", kind, "has no weights; name a training stage")
-        source = self._sources()[0]["type"]
+        source = self.sources()[0]["type"]
         way_out = "has no tokenizer: its tokens stand for no text; tune the stage on text"
         require(source in ("Text", "Answers"), "Evaluate.train", source, way_out)
         super().__post_init__()
@@ -164,11 +164,11 @@ class Evaluate(Asking, _Trained):
     def check_unseen(self) -> None:
         """Raise InputError where weights of the stage were tuned on the very rows that it is asked."""
         asked = canonical(self.task.asked)
-        for source in self._sources():
+        for source in self.sources():
             seen = source["type"] == "Answers" and source["rows"] == asked
             require(not seen, "task", type(self.task).__name__, "the stage was tuned on these problems; ask others")
 
-    def _sources(self) -> list[dict[str, Any]]:
+    def sources(self) -> list[dict[str, Any]]:
         """What the weights were trained on, the last first, each in its canonical form."""
         if isinstance(self.train, Train):
             return [canonical(stage.corpus.source) for stage in self.train.chain()][::-1]

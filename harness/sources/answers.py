@@ -207,6 +207,13 @@ class AnswerReader:
     def __reduce__(self) -> tuple[Callable[..., "AnswerReader"], tuple[Path]]:
         return AnswerReader, (self.directory,)
 
+    def prompts(self) -> Iterator[str]:
+        """The prompts of the training examples."""
+        tokenizer = from_json((self.directory / "tokenizer.json").read_text("utf-8"))
+        split = self._train
+        for start, prompt in zip(split.starts, split.prompts, strict=False):  # the last start is the end
+            yield tokenizer.decode(split.tokens[start + 1 : start + prompt].tolist(), skip_special_tokens=False)
+
     def epoch(self, context: int) -> int:
         """Number of training examples that fit into `context`; InputError if none does."""
         count = len(self._train.fitting(context))
