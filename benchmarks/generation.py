@@ -46,6 +46,8 @@ REPEATS = 5
 TOKENS = 164_000_000
 """The paper's NCA budget."""
 CONTEXT = 1024
+COMPARED = 102_400
+"""Sequences of each setting that are made on a device and on the CPU."""
 INSTRUCTIONS = {
     "own": None,
     "AVX2": ("haswell", "+avx2,+avx,+fma,+bmi,+bmi2,+lzcnt,+movbe,+popcnt,+f16c,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2"),
@@ -109,6 +111,18 @@ def figures() -> dict[str, float]:
     return found
 
 
+def differing(source: NCA, count: int, at_once: int = 12_800) -> int:
+    """How many of the first `count` sequences are not the same on the CPU and on the CUDA device."""
+    total = 0
+    for first in range(0, count, at_once):
+        made = []
+        for device in ("cpu", "cuda"):
+            engine.set_device(device)
+            made.append(source.open().sequences(0, np.arange(first, first + at_once), CONTEXT)[0])
+        total += int((made[0] != made[1]).any(axis=1).sum())
+    return total
+
+
 def device_figures() -> dict[str, float] | None:
     """What a CUDA device does, in wall time, with scores on as many threads as the machine has cores; None without."""
     try:
@@ -142,6 +156,9 @@ def device_figures() -> dict[str, float] | None:
         "rollout_flop_per_s": operations / each,
         "band_50+_164M_wall_s": time.perf_counter() - started,
     }
+    for settings in (source, NCA(temperature=1e-4), NCA(temperature=1e-3, states=15)):
+        name = f"of_{COMPARED}_differ_at_{settings.temperature:g}_with_{settings.states}_states"
+        found[name] = differing(settings, COMPARED)
     engine.set_threads(1)
     engine.set_device("cpu")
     return {torch.cuda.get_device_name(): 1.0, **found}

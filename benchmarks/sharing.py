@@ -6,11 +6,11 @@ STUDY is FILE:NAME as for `python -m harness run`. Its stages that STORE lacks a
 `harness.stages.run_here`, in the order of the studies and after what they need. `python -m harness run` registers the
 studies (before the first stage with `--max-hours 0`), goes on with what is left after S seconds, and reports them.
 
-On one H100 with 16 cores and torch 2.11, 15 processes with --compile trained the 140 stages of the claims C0, C1,
-C2, C5 and C6 at the laptop's scale (0.14M parameters, fp32, 2,048 tokens a step, 387M tokens) in 221 s: 57 steps/s a
-process, 1.75M tokens/s in all. NVIDIA's MPS was on (`nvidia-cuda-mps-control -d`): without it a GPU does one process's
-kernels at a time, and 16 processes without compiled blocks made 2.7 times fewer steps in their first half minute.
-TORCHINDUCTOR_COMPILE_THREADS=1 keeps N processes from starting N pools of compilers.
+On one H100 with 16 cores and torch 2.11, 15 processes of this program's first form trained, with compiled blocks, the
+140 stages of the claims C0, C1, C2, C5 and C6 at the laptop's scale (0.14M parameters, fp32, 2,048 tokens a step, 387M
+tokens) in 221 s: 57 steps/s a process, 1.75M tokens/s in all. NVIDIA's MPS was on (`nvidia-cuda-mps-control -d`):
+without it a GPU does one process's kernels at a time, and 16 processes without compiled blocks made 2.7 times fewer
+steps in their first half minute. TORCHINDUCTOR_COMPILE_THREADS=1 keeps N processes from starting N pools of compilers.
 """
 
 import argparse
@@ -19,20 +19,23 @@ import queue
 import sys
 import time
 import traceback
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+from harness import device, space, stages
 from harness import plan as plans
-from harness import space, stages
+from harness.commands.common import positive
+from harness.errors import InputError
 from harness.layout import Layout
 from harness.specs import Stage
 from harness.store import Store
 from harness.worker import Options, Worker
 
 
-def work(store: Store, device: str, share: float, compile: bool, asked: Any, told: Any) -> None:
+def work(store: Store, where: str, share: float, compile: bool, asked: Any, told: Any) -> None:
     """Run the stages that come by `asked`; tell each one's address, seconds, and how it failed or None."""
-    worker = Worker(device=device, memory_share=share, options=Options(Layout(compile=compile)))
+    worker = Worker(device=where, memory_share=share, options=Options(Layout(compile=compile)))
     while (task := asked.get()) is not None:
         address, stage = task
         began = time.monotonic()
@@ -46,21 +49,18 @@ def work(store: Store, device: str, share: float, compile: bool, asked: Any, tol
 
 def run(store: Store, studies: list[str], processes: int, compile: bool, seconds: float) -> int:
     """Run what `store` lacks of `studies` for at most so long. Returns the number of stages that are left."""
-    import torch
-
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     found: dict[str, Stage] = {}
-    needs: dict[str, set[str]] = {}
+    needs: dict[str, Set[str]] = {}
     for study in studies:
         plan = plans.make(space.load(study))
         found |= plan.stages
-        needs |= {address: set(needed) for address, needed in plan.needs.items()}
+        needs |= plan.needs
     done = set(store.done(found))
     left = [address for address in found if address not in done]
     running: set[str] = set()
     context = multiprocessing.get_context("spawn")
     asked, told = context.Queue(), context.Queue()
-    given = (store, device, 1 / processes, compile, asked, told)
+    given = (store, device.of_this_machine(), 1 / processes, compile, asked, told)
     workers = [context.Process(target=work, args=given, daemon=True) for _ in range(processes)]
     for each in workers:
         each.start()
@@ -90,11 +90,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("store", type=Path)
     parser.add_argument("studies", nargs="+", metavar="STUDY")
-    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--processes", type=positive, default=4)
     parser.add_argument("--compile", action="store_true", help="torch.compile of every block")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     args = parser.parse_args()
-    left = run(Store(args.store), args.studies, args.processes, args.compile, args.seconds)
+    try:
+        left = run(Store(args.store), args.studies, args.processes, args.compile, args.seconds)
+    except InputError as e:
+        parser.error(str(e))
     print(f"{left} stages left")
     return 1 if left else 0
 

@@ -13,6 +13,13 @@ def kind(device: str) -> str:
     return device.partition(":")[0]
 
 
+def of_this_machine() -> str:
+    """The first GPU, or the CPU where there is none."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def matrix_peak(device: str, precision: str) -> float:
     """FLOP/s of the best of a few square matrix products, in `precision` ("fp32" or "bf16"), with the threads that are
     set: the peak that model FLOPs utilisation is a share of."""

@@ -15,9 +15,9 @@ ATTEMPTS = "attempts that were not published and that nobody has written to for 
 CHECKPOINTS = "resume checkpoints of stages that are done, or that no registered study has"
 DAMAGED = "stages that were set aside as damaged"
 STATES = "states of shared runs from which no unfinished stage goes on"
-TUNE = "what Ray Tune wrote on this machine in runs that were killed"
+RUNS = "what runs that are over wrote for themselves on this machine"
 COPIES = "copies on this machine, of stages in the store, that nobody has asked for for a day"
-KINDS = (UNNEEDED, STATES, ATTEMPTS, CHECKPOINTS, DAMAGED, TUNE, COPIES)
+KINDS = (UNNEEDED, STATES, ATTEMPTS, CHECKPOINTS, DAMAGED, RUNS, COPIES)
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ def survey(store: Store, quiet_s: float = QUIET_S) -> Survey:
         digest = holding.digest
         if holding.kind == "damaged":
             return DAMAGED
-        if holding.kind in ("tune", "copy"):
-            return quiet(holding, TUNE if holding.kind == "tune" else COPIES)
+        if holding.kind == "copy":
+            return quiet(holding, COPIES)
+        if holding.kind == "run":  # one that lasts may leave its directory alone for days, but not its stages
+            return None if written else quiet(holding, RUNS)
         if holding.kind == "attempt" and published.get(digest) == holding.path.name:
             return UNNEEDED if digest not in needed else STATES if digest in unused else None
         if holding.kind == "attempt":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import copies
 from harness.copies import describe, is_as_described
+from harness.device import synchronise
 from harness.errors import require
 from harness.store import write_json
 from harness.url import Place, Url, UrlError
@@ -41,9 +42,9 @@ class Saver:
         self.address, self.rank, self.world = address, rank, world
         # Its own group: what it sends in the background must not meet what training sends.
         self.group = dist.new_group(backend="gloo")
-        self.pinned = device == "cuda"
-        # What is inside torch's DefaultStager, which itself can be used only once before torch 2.13.
-        self.stager = StateDictStager(pin_memory=self.pinned, share_memory=False)
+        self.device = device
+        # What is inside torch's DefaultStager, which itself can be used only once in torch 2.11 and 2.12.
+        self.stager = StateDictStager(pin_memory=device == "cuda", share_memory=False)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
         self.failure: str | None = None
@@ -52,15 +53,13 @@ class Saver:
     def save(self, directory: Place, step: int, tensors: "dict[str, torch.Tensor]", state: dict[str, Any]) -> None:
         """Begin the checkpoint of `step` in `directory`: copies `tensors` (whole or sharded), then returns. `state` is
         plain JSON data, of which rank 0's is kept."""
-        import torch
         import torch.distributed as dist
 
         self.wait()
         token = [secrets.token_hex(4)]
         dist.broadcast_object_list(token, src=0, group=self.group)
-        staged = self.stager.stage(tensors, non_blocking=self.pinned)
-        if self.pinned:
-            torch.cuda.synchronize()
+        staged = self.stager.stage(tensors, non_blocking=self.stager.pin_memory)
+        synchronise(self.device)
         state = json.loads(json.dumps({**state, "step": step, "stage": self.address}))
         self.pending = self.executor.submit(self._write, directory, token[0], step, staged, state)
 

@@ -33,13 +33,16 @@ SKEW_S: dict[Place, float] = {}
 """How far a store's clock is ahead of this machine's, as this process found it."""
 
 
+Kind = Literal["attempt", "checkpoints", "damaged", "run", "copy"]
+
+
 @dataclass(frozen=True)
 class Holding:
     """Something that takes room in a store, or on this machine because of it."""
 
-    kind: "Kind"
+    kind: Kind
     digest: str
-    """Of the stage that it is of; what is left of a run by Ray Tune has the run's name."""
+    """Of the stage that it is of; what runs left on this machine has their own names."""
     path: Place
     bytes: int
     changed: float
@@ -61,6 +64,11 @@ class Store:
     def here(self) -> Path:
         """This machine's directory for what belongs to no record: that of Ray and of copies."""
         return copies.cache(self.root) if isinstance(self.root, Url) else Path(self.scratch)
+
+    @property
+    def runs(self) -> Path:
+        """What runs write on this machine for themselves, a directory each."""
+        return self.here / "runs"
 
     def stage(self, digest: str) -> Place:
         return self.root / "stages" / digest
@@ -364,7 +372,7 @@ class Store:
 
     def holdings(self) -> Iterator[Holding]:
         """Everything that takes room: attempts, resume checkpoints and what was set aside as damaged; on this machine
-        copies of what an object store has, and what Ray Tune writes."""
+        copies of what an object store has, and what runs write."""
         stages, resume, damaged = self.root / "stages", self.scratch / "resume", self.root / "damaged"
         for attempt, files in _trees(stages, "*/*"):
             if len(attempt.parent.name) == 64 and attempt.name != "DONE":
@@ -373,8 +381,8 @@ class Store:
             yield _holding("checkpoints", place.name, place, files)
         for place, files in _trees(damaged, "*"):
             yield _holding("damaged", place.name.partition("-")[0], place, files)
-        for place, files in _trees(self.here / "tune", "*"):
-            yield _holding("tune", place.name, place, files)
+        for place, files in _trees(self.runs, "*"):
+            yield _holding("run", place.name, place, files)
         if isinstance(self.root, Url):
             for copy, files in _trees(self.here / "stages", "*/*"):
                 yield _holding("copy", copy.parent.name, copy, files)
@@ -396,9 +404,6 @@ class Store:
         for known in [p for p in KNOWN if str(p).startswith(f"{stage}/")]:
             del KNOWN[known]
         shutil.rmtree(self._copy(digest, ""), ignore_errors=True)
-
-
-Kind = Literal["attempt", "checkpoints", "damaged", "tune", "copy"]
 
 
 def _trees(root: Place, pattern: str) -> Iterator[tuple[Place, list[tuple[int, float]]]]:

@@ -12,7 +12,7 @@ from harness.layout import Layout
 from harness.reasoning import run
 from harness.reasoning.spec import Evaluate, Means, resolved
 from harness.reasoning.tasks import GSM8K
-from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, Transfer, digest
+from harness.specs import Corpus, Evaluation, Llama, Recipe, Train, Transfer
 from harness.store import Store
 from harness.worker import Options, Worker, read_here
 from tests.runs import KilledError, killed_at
@@ -93,12 +93,11 @@ def test_answers_are_those_of_a_cpu(text: Any, reading: Train, tmp_path: Path, s
     shape: Llama = replace(reading.model, context=96, tied=False)
     recipe = Recipe(lr=1e-2, batch=8)
     spec = Train(Corpus(text.resolved(), 1), 4 * 8 * 96, shape, recipe, evaluation=Evaluation(points=2, sequences=4))
-    stages.run_here(spec.corpus.source, stores("one"))
-    stages.run_here(spec, stores("one"))
+    for name in ("cpu", "cuda"):
+        stages.run_here(spec.corpus.source, stores(name))
+        stages.run_here(spec, stores(name))
     asked = Evaluate(spec, resolved(GSM8K(table(tmp_path / "asked.jsonl", sums(5)), None, max_tokens=12)))
-    there = run.evaluate(asked, stores("one"), Means(rows=4, device="cuda:0"))
-    attempt = stores("one").open(digest(asked))
-    assert attempt is not None
-    attempt.rename(tmp_path / "aside")
-    here = run.evaluate(asked, stores("one"), Means(rows=4))
+    there = run.evaluate(asked, stores("cuda"), Means(rows=4, device="cuda:0"))
+    here = run.evaluate(asked, stores("cpu"), Means(rows=4))
+    assert (there["hardware"]["gpu"], here["hardware"]["gpu"]) == (torch.cuda.get_device_name(), None)
     assert there["scores"]["answer_nats"] == pytest.approx(here["scores"]["answer_nats"], rel=1e-4)

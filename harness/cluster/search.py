@@ -112,14 +112,14 @@ def _search(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str((store.here / "tune").resolve()),
+            storage_path=str(store.runs.resolve()),
             verbose=0,
             callbacks=[_Metered(meter, find, allotment.of[address]), *copy.deepcopy(list(tuning.study.callbacks))],
             failure_config=tune.FailureConfig(max_failures=sweep.RESTARTS),
         ),
     ).fit()
     ended = [(find(result.config or {}), result) for result in results]
-    shutil.rmtree(store.here / "tune" / name, ignore_errors=True)
+    shutil.rmtree(store.runs / name, ignore_errors=True)
     return [(tried, _told(tried, result, store)) for tried, result in ended]
 
 

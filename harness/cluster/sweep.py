@@ -143,7 +143,7 @@ def run(plan: Plan, store: Store, allotment: Allotment, options: Options, meter:
         tune_config=tune.TuneConfig(search_alg=searcher, num_samples=count, reuse_actors=True),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str((store.here / "tune").resolve()),
+            storage_path=str(store.runs.resolve()),
             verbose=0,
             callbacks=copy.deepcopy(list(plan.study.callbacks)),
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
@@ -152,7 +152,7 @@ def run(plan: Plan, store: Store, allotment: Allotment, options: Options, meter:
     for result in results:
         if result.error is not None and result.config is not None and result.config["stage"] in outcome.failed:
             outcome.failed[result.config["stage"]] = failure.root_message(result.error)
-    shutil.rmtree(store.here / "tune" / name, ignore_errors=True)
+    shutil.rmtree(store.runs / name, ignore_errors=True)
     return outcome
 
 

@@ -152,7 +152,7 @@ def _trainer(
         dataset_config=ray.train.DataConfig(execution_options=data.ordered(), enable_shard_locality=False),
         run_config=ray.train.RunConfig(
             name=digest(spec),
-            storage_path=str((store.here / "train").resolve()),
+            storage_path=str(store.runs.resolve()),
             callbacks=list(callbacks),
             # How often workers die or are taken away does not matter, only whether they get further in between.
             failure_config=ray.train.FailureConfig(

@@ -18,6 +18,7 @@ from harness.errors import InputError
 from harness.layout import SHARDINGS, Layout
 from harness.limits import Limit, Meter
 from harness.outcome import Outcome, standing
+from harness.reasoning import seen
 from harness.reasoning.spec import Asking, Evaluate
 from harness.sources.tokenising import contamination
 from harness.specs import Stage, Train, digest
@@ -118,9 +119,8 @@ def tell(plan: plans.Plan, store: Store, outcome: Outcome, args: argparse.Namesp
         manifest = None if isinstance(stage, Train) else store.manifest(address)
         if manifest is not None and (copies := contamination(manifest)) is not None:
             print(f"{plans.label(stage)} {address[:12]}: {copies}; take copies out of the text", file=sys.stderr)
-        if manifest is not None and manifest.get("tuned_on"):
-            among = f"{manifest['tuned_on']} of {manifest['problems']} problems are among what the stage was tuned on"
-            print(f"{plans.label(stage)} {address[:12]}: {among}", file=sys.stderr)
+        if manifest is not None and (tuned_on := seen.told(manifest)) is not None:
+            print(f"{plans.label(stage)} {address[:12]}: {tuned_on}", file=sys.stderr)
     if args.wandb and (trouble := tracking.trouble(wandb_trouble(plan, store))):
         print(f"{trouble}; every curve is in the store", file=sys.stderr)
 
@@ -197,13 +197,10 @@ def compute_here(
 ) -> Outcome:
     """Run the plan in this process, without Ray, one stage after another. What a stage raises is written down and
     raised, for a debugger."""
-    import torch
-
-    from harness import stages
+    from harness import device, stages
 
     chosen = options(plan, store, meter, args)
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    worker = Worker(device=device, options=chosen, stop=asking(store, lambda: chosen.stopping))
+    worker = Worker(device=device.of_this_machine(), options=chosen, stop=asking(store, lambda: chosen.stopping))
     check_budgets(plan, store)
     register()
     needs = plan.needs

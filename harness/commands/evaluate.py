@@ -46,6 +46,7 @@ def not_negative(text: str) -> float:
 
 def command(args: argparse.Namespace) -> int:
     from harness import export
+    from harness.reasoning import seen
     from harness.reasoning.run import check, evaluate, register
     from harness.reasoning.spec import Evaluate
     from harness.specs import digest
@@ -62,8 +63,8 @@ def command(args: argparse.Namespace) -> int:
     register(stage, store)
     found = evaluate(stage, store, means, _progress)
     print(f"{export.describe(manifest['spec'])} {address[:12]}: {args.task}, {found['problems']} problems")
-    if found.get("tuned_on"):
-        print(f"  {found['tuned_on']} of them are among what it was tuned on")
+    if (tuned_on := seen.told(found)) is not None:
+        print(f"  {tuned_on}")
     for name, value in found["scores"].items():
         print(f"  {name}: {_said(value)}")
     print(f"stage {digest(stage)}")
