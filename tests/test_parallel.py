@@ -49,7 +49,7 @@ def assert_same_result(one: Store, other: Store, spec: Train, world: int, tolera
     assert weights[0].keys() == weights[1].keys()
     for name in weights[0]:
         # Processors round products of bfloat16 differently, and Adam makes steps of what is left of small gradients.
-        assert torch.allclose(weights[0][name], weights[1][name], atol=max(1e-3, tolerance / 4)), name
+        assert torch.allclose(weights[0][name], weights[1][name], atol=max(1e-3, tolerance / 10)), name
 
 
 def test_two_ranks_compute_what_one_does_however_they_share_it(generated: Train, places: Any) -> None:
