@@ -419,7 +419,7 @@ def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tm
 
     class Trial:
         def fit(self, name: str) -> str:
-            from harness.cluster.train import Trainer
+            from harness.cluster.trainer import Trainer
 
             settings = RunConfig(
                 name=name, storage_path=str(tmp_path), failure_config=FailureConfig(controller_failure_limit=0)

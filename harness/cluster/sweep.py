@@ -102,6 +102,8 @@ def connect(cpus: int | None = None) -> str | None:
     else:
         # Nobody takes this machine away, and the process that would look for it delays every start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # For processes that are started ahead (harness.cluster.spares); the others import it themselves.
+        os.environ.setdefault("RAY_preload_python_modules", "ray.train")
         # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
         context = ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
     # Asked of this instance, by its address: the machine may run others.

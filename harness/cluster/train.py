@@ -1,6 +1,5 @@
 """Ray Train: the loop on the ranks of a TorchTrainer."""
 
-import asyncio
 import functools
 import os
 import time
@@ -12,15 +11,14 @@ import ray.exceptions
 import ray.train
 import ray.train.collective
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.torch import TorchConfig
 from torch.distributed.checkpoint.api import CheckpointException
 
 from harness import failure, stages
 from harness.asking import asking
-from harness.cluster import START_TIMEOUT, data, failures, starts
+from harness.cluster import START_TIMEOUT, data, failures, spares, starts
 from harness.cluster.resources import Resources
+from harness.cluster.trainer import Trainer
 from harness.errors import InputError
 from harness.specs import Train, digest
 from harness.store import Store
@@ -99,33 +97,6 @@ def _fit(spec: Train, store: Store, fit: Callable[[], str | None]) -> str | None
         time.sleep(1)  # if this driver is dead, this process is about to be
 
 
-class Ranks(WorkerGroup):
-    """Workers that are ended, and their CPUs freed, where their start fails: Ray leaves some of those to the end of the
-    controller's process, and this one goes on."""
-
-    def _start(self) -> None:
-        try:
-            super()._start()
-        except Exception:
-            if self.has_started():
-                self.shutdown()
-            raise
-
-
-class Controller(TrainController):
-    worker_group_cls = Ranks
-
-
-class Trainer(TorchTrainer):
-    """A trainer whose controller runs in this process, the trial's. Ray would start an actor for it: one more process
-    that imports everything before a worker can start."""
-
-    def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
-        controller = Controller(**settings)
-        asyncio.run(controller.run())
-        return controller.get_result()
-
-
 def _trainer(
     spec: Train, store: Store, resources: Resources, options: Options, run: str, callbacks: Sequence[Any]
 ) -> Trainer:
@@ -154,6 +125,7 @@ def _trainer(
             name=digest(spec),
             storage_path=str(store.runs.resolve()),
             callbacks=list(callbacks),
+            worker_runtime_env={"env_vars": spares.environment()},
             # How often workers die or are taken away does not matter, only whether they get further in between.
             failure_config=ray.train.FailureConfig(
                 max_failures=-1, max_preemption_failures=-1, controller_failure_limit=patience.failed_starts
@@ -249,6 +221,7 @@ def _train(spec: Train, store: Store, resources: Resources, options: Options, to
         notice=_notice(spec, store, token),
         stop=lambda: ray.train.collective.broadcast_from_rank_zero(stopping() if rank == 0 else None),
     )
+    spares.start()
     stages.run_train(spec, store, worker)
 
 
