@@ -440,6 +440,43 @@ def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tm
         assert "unreadable" in ray.get(trial.fit.remote(name))
 
 
+class Rank:
+    def started(self) -> float:
+        import psutil
+
+        return float(psutil.Process().create_time())
+
+    def asks(self) -> None:
+        from harness.cluster import spares
+
+        spares.start()
+
+
+@pytest.mark.ray
+def test_a_rank_finds_a_process_that_was_started_ahead(ray_here: Any) -> None:
+    import psutil
+    import ray
+
+    from harness.cluster import spares
+
+    def processes() -> set[int]:
+        return {p.pid for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::")}
+
+    ranks: Any = ray.remote(num_cpus=1, runtime_env={"env_vars": spares.environment()})(Rank)
+    first = ranks.remote()
+    ray.get(first.started.remote())
+    before = processes()
+    ray.get(first.asks.remote())
+    while not processes() - before:
+        time.sleep(0.1)
+    ray.kill(first)
+    time.sleep(0.5)
+    asked = time.time()
+    second = ranks.remote()
+    assert ray.get(second.started.remote()) < asked - 0.5
+    ray.kill(second)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_killed_worker_goes_on_where_it_was_and_gives_the_same_curve(

@@ -1,10 +1,7 @@
-"""Processes that are started ahead: a rank finds one, and nothing that they import asks for GPUs."""
+"""Processes that are started ahead import what a rank needs, and nothing of it asks for GPUs."""
 
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -33,48 +30,3 @@ def test_a_hook_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     (name,) = spares.environment()
     monkeypatch.setenv(name, "somebody.elses")
     assert spares.environment() == {}
-
-
-@pytest.fixture
-def ray_here() -> Iterator[Any]:
-    import ray
-
-    from harness.cluster import sweep
-
-    sweep.connect(2)
-    yield ray
-    ray.shutdown()
-
-
-class Rank:
-    def started(self) -> float:
-        import psutil
-
-        return float(psutil.Process().create_time())
-
-    def asks(self) -> None:
-        from harness.cluster import spares
-
-        spares.start()
-
-
-@pytest.mark.ray
-def test_the_next_rank_finds_a_process_that_was_started_ahead(ray_here: Any) -> None:
-    import psutil
-
-    from harness.cluster import spares
-
-    def processes() -> set[int]:
-        return {p.pid for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::")}
-
-    ranks = ray_here.remote(num_cpus=1, runtime_env={"env_vars": spares.environment()})(Rank)
-    first = ranks.remote()
-    ray_here.get(first.started.remote())
-    before = processes()
-    ray_here.get(first.asks.remote())
-    while not processes() - before:
-        time.sleep(0.1)
-    ray_here.kill(first)
-    time.sleep(0.5)
-    asked = time.time()
-    assert ray_here.get(ranks.remote().started.remote()) < asked - 0.5
