@@ -38,7 +38,7 @@ class Run:
     before_flops: int
     """Training FLOPs of those stages plus what generating their tokens took."""
     schedule: str
-    """"wsd", "cosine", or either with ", undecayed" if the stage ends before its schedule does."""
+    """"wsd", "cosine" or "constant", with ", undecayed" if the stage ends before its schedule does."""
     bits_per_nat: float
     """Bits a byte per nat a token on the held-out text; NaN where it has no bytes."""
     machine: tuple[Any, ...]
@@ -57,6 +57,11 @@ class Run:
     """Held-out bits a byte at the end; NaN where the text has no bytes."""
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Manifests of its finished evaluations by benchmark."""
+
+    @property
+    def decayed(self) -> bool:
+        """Whether it ends with its learning rate decayed, so that its end compares with those of other budgets."""
+        return not {"undecayed", "constant"} & {*self.schedule.split(", ")}
 
 
 @dataclass(frozen=True, eq=False)

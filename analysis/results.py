@@ -41,6 +41,7 @@ from analysis.metrics.response import Response, Surface, response_table, respons
 from analysis.metrics.scaling import Scaling, multiplier_table, scaling_table, scalings
 from analysis.metrics.speedup import speedup_curve
 from analysis.published.beside import beside
+from analysis.stored import check_manifest, check_plan
 
 EXPORT = 1
 """The format of an exported directory."""
@@ -78,7 +79,9 @@ class Results:
         path = Path(directory) / "study.json"
         try:
             meta = json.loads(path.read_bytes())
-            plan = meta["plan"]
+            plan = check_plan(path, meta["plan"])
+            for manifest in meta["stages"].values():
+                check_manifest(path, manifest)
             axes = {
                 a: {str(axes_of(plan, p)[a]): axes_of(plan, p)[a] for p in plan["points"]} for a in axis_columns(plan)
             }
@@ -96,7 +99,7 @@ class Results:
             own = listed.all_metrics(metrics, axis_columns(plan))
             earlier = tuple(meta.get("earlier", ()))
             return cls(plan, meta["stages"], check_key(frame, plan), absent, earlier=earlier, metrics=own)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{directory}: no readable export ({error}); write it with analysis export") from None

@@ -82,15 +82,26 @@ def read_plan(store: Path | str, study: str) -> dict[str, Any]:
         known = sorted(p.parent.name for p in directory.glob("*/points.json"))
         raise DataError(f"{path}: no such study; this store has {', '.join(known) or 'none'}")
     plan = parse(path, content)
-    lacking = [k for k in ("study", "baseline", "arms", "axes", "points", "stages", "hash") if k not in plan]
+    if not isinstance(plan.get("stages"), dict):
+        raise DataError(f"{path}: stages is no dict; register the study again")
+    return check_plan(path, plan)
+
+
+PLAN = {"study": str, "baseline": object, "arms": list, "axes": list, "points": list, "hash": str}
+"""Fields of a plan that everything else relies on."""
+
+
+def check_plan(path: Path, plan: Any) -> dict[str, Any]:
+    """`plan`, if it is one. Raises DataError, which names `path`."""
+    lacking = [name for name in PLAN if not isinstance(plan, dict) or name not in plan]
     if lacking:
         raise DataError(f"{path}: lacks {', '.join(lacking)}; register the study again")
-    for name, kind in (("arms", list), ("axes", list), ("points", list), ("stages", dict)):
+    for name, kind in PLAN.items():
         if not isinstance(plan[name], kind):
             raise DataError(f"{path}: {name} is no {kind.__name__}; register the study again")
     for i, point in enumerate(plan["points"]):
         _check_point(path, i, point, len(plan["points"]))
-    return plan
+    return dict(plan)
 
 
 POINT = {"arm": str, "axes": dict, "stage": str, "chain": list, "tokens": list, "flops": list, "differs_in": list}
@@ -250,17 +261,21 @@ EVALUATED = ("spec", "problems", "scores")
 def _manifest(done: Attempt) -> dict[str, Any]:
     path = f"{done.directory}/manifest.json"
     content = _published(done, "manifest.json")
-    document = parse(path, content, ("kind", "status"))
-    if document["kind"] == "Evaluate":
-        return parse(path, content, EVALUATED)
-    if document["kind"] != "Train":
-        return document
-    lacking = [name for name in TRAINED if document.get(name) is None]
-    if not lacking and "schedule" not in (document["spec"].get("recipe") or {}):
+    return check_manifest(path, parse(path, content))
+
+
+def check_manifest(path: Path | str, document: Any) -> dict[str, Any]:
+    """`document`, if it has what a manifest of its kind has. Raises DataError, which names `path`."""
+    known = document if isinstance(document, dict) else {}
+    kind = known.get("kind")
+    lacking = [name for name in ("kind", "status", *(EVALUATED if kind == "Evaluate" else ())) if name not in known]
+    if kind == "Train":
+        lacking += [name for name in TRAINED if known.get(name) is None]
+    if kind == "Train" and not lacking and "schedule" not in (document["spec"].get("recipe") or {}):
         lacking = ["spec.recipe.schedule"]
     if lacking:
         raise DataError(f"{path}: lacks {', '.join(lacking)}; it was damaged or written by another version")
-    return document
+    return known
 
 
 def _tables(attempts: Sequence[Attempt], schema: pa.Schema) -> tuple[pa.Table, list[int]]:

@@ -1,5 +1,7 @@
 """The one exception that means "the user can mend this": one line, exit code 2."""
 
+import math
+import numbers
 from typing import Any
 
 
@@ -19,6 +21,14 @@ def whole(field: str, value: Any, least: int, most: int | None = None) -> int:
     fits = number and value == value // 1 and value >= least and (most is None or value <= most)
     require(fits, field, value, f"use a whole number of at least {least}" + (f" and at most {most}" if most else ""))
     return int(value)
+
+
+def number_fields(value: Any, *names: str) -> None:
+    """Raise InputError unless each named field of a value is a finite number."""
+    for name in names:
+        given = getattr(value, name)
+        number = isinstance(given, numbers.Real) and not isinstance(given, bool) and math.isfinite(given)
+        require(number, f"{type(value).__name__}.{name}", given, "use a number")
 
 
 def whole_fields(value: Any, **least: int) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from harness.store import Holding, Store
 
 QUIET_S = 24 * 3600.0
-"""What is not published yet counts as being written until nothing of it has changed for so long: machines come back,
-and a stage that waits for one is not abandoned."""
+"""What is not published, or of no registered study, counts as in use until nothing of it has changed for so long:
+machines come back, a stage that waits for one is not abandoned, and a search is not over."""
 
-UNNEEDED = "stages that no registered study has"
+UNNEEDED = "stages that no registered study has and that nobody has written to for a day"
 ATTEMPTS = "attempts that were not published and that nobody has written to for a day"
 CHECKPOINTS = "resume checkpoints of stages that are done, or that no registered study has"
 DAMAGED = "stages that were set aside as damaged"
@@ -67,7 +67,9 @@ def survey(store: Store, quiet_s: float = QUIET_S) -> Survey:
         if holding.kind == "run":  # one that lasts may leave its directory alone for days, but not its stages
             return None if written else quiet(holding, RUNS)
         if holding.kind == "attempt" and published.get(digest) == holding.path.name:
-            return UNNEEDED if digest not in needed else STATES if digest in unused else None
+            if digest not in needed:  # a search registers no trials that its algorithm suggests
+                return quiet(holding, UNNEEDED)
+            return STATES if digest in unused else None
         if holding.kind == "attempt":
             return None if digest in written and digest not in published else quiet(holding, ATTEMPTS)
         return quiet(holding, CHECKPOINTS) if digest in published or digest not in needed else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.axes import samples, variants
-from harness.errors import require, whole
+from harness.errors import number_fields, require, whole, whole_fields
 from harness.specs import Train
 
 SEED = "seed"
@@ -37,8 +37,11 @@ class Search:
     scheduler: Any = None
 
     def __post_init__(self) -> None:
-        require(bool(self.over), "Search.over", dict(self.over), "name what is searched, such as lr")
-        require(self.trials >= 1, "Search.trials", self.trials, "use at least 1")
+        named = isinstance(self.over, Mapping) and bool(self.over)
+        require(named, "Search.over", self.over, "name what is searched, such as lr")
+        whole_fields(self, trials=1)
+        number_fields(self, "tokens")
+        require(isinstance(self.seeds, Sequence), "Search.seeds", self.seeds, "give a list")
         require(0 < self.tokens <= 1, "Search.tokens", self.tokens, "use a share in (0, 1]")
         object.__setattr__(self, "seeds", [whole("Search.seeds", seed, 0) for seed in self.seeds])
         distinct = len(set(self.seeds)) == len(self.seeds) > 0

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.axes import variants
 from harness.claims import Claim
-from harness.errors import InputError, require
+from harness.errors import InputError, number_fields, require, whole_fields
 from harness.reasoning.spec import Benchmark, Evaluate
 from harness.search import SEED, Cell, Search, Winners, trial_of
 from harness.specs import Train, canonical_json, digest
@@ -76,8 +76,13 @@ class Study:
 
     def __post_init__(self) -> None:
         require(_is_plain(self.name), "Study.name", self.name, "use letters, digits, - and _ (it names a directory)")
-        require(self.num_samples >= 1, "Study.num_samples", self.num_samples, "use at least 1")
-        require(isinstance(self.arms, list | tuple), "Study.arms", self.arms, "give a list of arms: [an_arm]")
+        require(isinstance(self.question, str), "Study.question", self.question, "ask it in words")
+        whole_fields(self, num_samples=1)
+        number_fields(self, "sesoi")
+        for name in ("over", "benchmarks"):
+            require(isinstance(getattr(self, name), Mapping), f"Study.{name}", getattr(self, name), "give a dict")
+        for name in ("arms", "callbacks"):
+            require(isinstance(getattr(self, name), list | tuple), f"Study.{name}", getattr(self, name), "give a list")
         claimed = isinstance(self.claims, list | tuple) and all(isinstance(claim, Claim) for claim in self.claims)
         require(claimed, "Study.claims", self.claims, "give a list of claims: [Claim(id, text, tests)]")
         for arm in self.all_arms:
@@ -100,8 +105,7 @@ class Study:
                     way_out = f"the study has no such {kind}; it has {', '.join(known) or 'none'}"
                     require(False, f"claim {claim.id}", name, way_out)
         for name, benchmark in self.benchmarks.items():
-            plain = isinstance(name, str) and _is_plain(name)
-            require(plain, "Study.benchmarks", name, "name it with letters, digits, - and _")
+            require(_is_plain(name), "Study.benchmarks", name, "name it with letters, digits, - and _")
             kind = f"a {type(benchmark).__name__}"
             require(isinstance(benchmark, Benchmark), f"benchmark {name}", kind, "give a Benchmark(task, ...)")
             for axis in benchmark.at:
@@ -231,8 +235,8 @@ class Study:
         return found
 
 
-def _is_plain(name: str) -> bool:
-    return name.replace("-", "").replace("_", "").isalnum()
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
 
 
 def _point(arm: Arm, axes: tuple[tuple[str, Any], ...], found: Mapping[str, Any]) -> Point:

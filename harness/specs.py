@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from harness import modules
-from harness.errors import InputError, require, whole, whole_fields
+from harness.errors import InputError, number_fields, require, whole, whole_fields
 
 IDENTITY_FREE: dict[str, bool] = {"identity": False}
 """Metadata of a dataclass field that says where something lies, not what it is; digests skip it."""
@@ -172,6 +172,7 @@ class Llama:
             f"must divide width = {self.width} into heads of even size (rotary positions turn pairs)",
         )
         for name in ("init_std", "embed_std", "rope_theta", "norm_eps"):
+            number_fields(self, name)
             require(getattr(self, name) > 0, f"Llama.{name}", getattr(self, name), "use a positive number")
 
     @property
@@ -216,6 +217,9 @@ class Recipe:
     attention_dropout: float = field(default=0.0, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
+        number_fields(self, "lr", "attention_dropout", "decay", "final_lr", "weight_decay", "beta1", "beta2", "eps")
+        if self.clip is not None:
+            number_fields(self, "clip")
         require(self.lr > 0, "Recipe.lr", self.lr, "use a positive number")
         require(
             0 <= self.attention_dropout < 1, "Recipe.attention_dropout", self.attention_dropout, "use a rate in [0, 1)"
@@ -287,6 +291,8 @@ class Transfer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reinit", modules.spell(modules.parse(self.reinit)))
+        if self.embed_std is not None:
+            number_fields(self, "embed_std")
         require(
             self.embed_std is None or self.embed_std > 0, "Transfer.embed_std", self.embed_std, "use a positive number"
         )

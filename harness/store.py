@@ -351,7 +351,8 @@ class Store:
         for place in sorted(places, key=str):
             try:
                 found[str(place)] = json.loads(place.read_text())
-                found[str(place)]["stages"].items()
+                for stage in found[str(place)]["stages"].values():
+                    _ = stage["kind"]
             except UrlError:
                 raise
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:

@@ -467,7 +467,8 @@ def test_a_rank_finds_a_process_that_was_started_ahead(ray_here: Any) -> None:
     ray.get(first.started.remote())
     before = processes()
     ray.get(first.asks.remote())
-    while not processes() - before:
+    deadline = time.monotonic() + 60
+    while not processes() - before and time.monotonic() < deadline:
         time.sleep(0.1)
     ray.kill(first)
     time.sleep(0.5)

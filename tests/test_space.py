@@ -1,6 +1,7 @@
 """Studies: arms and axes, the points that they make, and the files that they are read from."""
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,15 @@ def takes_names(seed: int, **rest: int) -> Train:
         ({"name": ""}, r"^Study\.name = '': "),
         ({"num_samples": 0}, r"^Study\.num_samples = 0: "),
         ({"sesoi": 1.0}, r"^Study\.sesoi = 1\.0: "),
+        ({"sesoi": math.inf}, r"^Study\.sesoi = inf: use a number"),
+        ({"sesoi": "x"}, r"^Study\.sesoi = 'x': use a number"),
+        ({"name": 3}, r"^Study\.name = 3: "),
+        ({"question": None}, r"^Study\.question = None: "),
+        ({"num_samples": "3"}, r"^Study\.num_samples = '3': "),
+        ({"over": ["seed"]}, r"^Study\.over = \['seed'\]: give a dict"),
+        ({"benchmarks": [1]}, r"^Study\.benchmarks = \[1\]: give a dict"),
+        ({"callbacks": 3}, r"^Study\.callbacks = 3: give a list"),
     ],
-    ids=["missing", "none", "unnamed", "args", "kwargs", "twice", "slash", "nameless", "samples", "sesoi"],
 )
 def test_a_study_that_makes_no_sense_is_refused_in_one_line(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(InputError, match=line) as refused:

@@ -1,9 +1,13 @@
 """Processes that are started ahead import what a rank needs, and nothing of it asks for GPUs."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import harness
 
 ASKING = """
 import torch
@@ -24,9 +28,17 @@ def test_what_is_imported_ahead_asks_for_no_gpu() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_ranks_run_this_harness_whichever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.cluster import spares
+
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    first, second = spares.environment()["PYTHONPATH"].split(os.pathsep)
+    assert Path(first) == Path(harness.__file__).parents[1] and second == "elsewhere"
+
+
 def test_a_hook_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.cluster import spares
 
-    (name,) = spares.environment()
+    (name,) = spares.environment().keys() - {"PYTHONPATH"}
     monkeypatch.setenv(name, "somebody.elses")
     assert spares.environment() == {}

@@ -121,7 +121,7 @@ def cost_pareto(results: Results, first: Sequence[int] = ()) -> list[str]:
 
 
 def _decayed(run: Run) -> bool:
-    return len(run.loss) > 0 and not run.diverged and not {"undecayed", "constant"} & {*run.schedule.split(", ")}
+    return len(run.loss) > 0 and not run.diverged and run.decayed
 
 
 def _flops(run: Run) -> float:

@@ -39,12 +39,13 @@ def pair_table(
     """One row per pair whose runs are both finished: arm, axes, seed, PAIR_COLUMNS and the `metrics` of pairs.
 
     `trial_t` and `trial_b` are stage digests. A pair with a diverged run (`diverged` "treated", "baseline" or "both")
-    or too few evaluations is listed without estimates.
+    or too few evaluations, or of a cell whose sides are `unlike`, is listed without estimates.
     """
     rows, of_pairs = [], listed.of_pairs(metrics)
     for cell in cells:
         for seed, treated, baseline in cell.finished():
-            rows.append({"arm": cell.arm, **cell.axes, "seed": seed, **_pair_row(treated, baseline, of_pairs)})
+            row = _pair_row(treated, baseline, cell.unlike, of_pairs)
+            rows.append({"arm": cell.arm, **cell.axes, "seed": seed, **row})
     return table(rows, ["arm", *axis_columns(plan), "seed", *PAIR_COLUMNS, *(m.__name__ for m in of_pairs)], plan)
 
 
@@ -103,7 +104,7 @@ def headline_columns(found: Headline) -> dict[str, Any]:
     }
 
 
-def _pair_row(treated: Run, baseline: Run, metrics: Sequence[listed.Metric]) -> dict[str, Any]:
+def _pair_row(treated: Run, baseline: Run, unlike: str, metrics: Sequence[listed.Metric]) -> dict[str, Any]:
     bad = {(True, True): "both", (True, False): "treated", (False, True): "baseline"}
     row = {
         "pair_id": f"{treated.stage[:12]}-{baseline.stage[:12]}",
@@ -114,7 +115,7 @@ def _pair_row(treated: Run, baseline: Run, metrics: Sequence[listed.Metric]) -> 
         "diverged": bad.get((treated.diverged, baseline.diverged), ""),
         "same_machine": treated.machine == baseline.machine,
     }
-    if treated.curve is None or baseline.curve is None:
+    if treated.curve is None or baseline.curve is None or unlike:
         return row
     reading = read_pair(baseline.curve, treated.curve)
     return row | {

@@ -41,8 +41,7 @@ def at_longest(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _decayed(cell: Cell) -> bool:
-    return all("undecayed" not in run.schedule and "constant" not in run.schedule
-               for _, t, b in cell.finished() for run in (t, b))  # fmt: skip
+    return all(run.decayed for _, t, b in cell.finished() for run in (t, b))
 
 
 def _through(runs: list[Run]) -> Run:

@@ -109,7 +109,7 @@ def mechanism_table(cells: Sequence[Cell], labels: Sequence[str]) -> pd.DataFram
     """
     rows: list[dict[str, Any]] = []
     for cell, label in zip(cells, labels, strict=True):
-        pairs = [(t, b.curve) for _, t, b in cell.finished() if t.curve is not None and b.curve is not None]
+        pairs = [(t, b.curve) for _, t, b in cell.finished() if t.curve and b.curve and not cell.unlike]
         if not pairs:
             continue
         evaluations = [(t.tokens, t.loss) for t, _ in pairs]

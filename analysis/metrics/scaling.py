@@ -389,7 +389,7 @@ def _held_out(data: _Data) -> HeldOut | None:
 
 
 def _decayed(run: Run) -> bool:
-    return run.curve is not None and "undecayed" not in run.schedule
+    return run.curve is not None and run.decayed
 
 
 def _rows(runs: list[tuple[Run, Hashable]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Hashable]]:

@@ -200,4 +200,4 @@ def _told(tried: Trial, result: Any, store: Store) -> Told:
     loss = metrics.get("loss_nats", math.inf)
     if not math.isfinite(loss):
         return Told("diverged", None, metrics.get("tokens"))
-    return Told("cut", loss, metrics["tokens"])
+    return Told("finished" if metrics.get("status") == "finished" else "cut", loss, metrics["tokens"])

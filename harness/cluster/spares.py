@@ -3,8 +3,9 @@ start Python and to import Ray, torch and transformers takes longer than all els
 
 import contextlib
 import os
+import sysconfig
+from pathlib import Path
 
-import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
@@ -25,29 +26,32 @@ def imports() -> None:
 
 
 def environment() -> dict[str, str]:
-    """Variables of the ranks' runtime environment: their processes begin with `imports`, unless the user's job has a
-    worker_process_setup_hook, of which Ray runs one."""
-    hook = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.{imports.__name__}"}
-    return {} if WORKER_PROCESS_SETUP_HOOK_ENV_VAR in os.environ else hook
+    """Variables of the ranks' runtime environment: their processes begin with `imports`, of the harness that this one
+    runs, unless the user's job has a worker_process_setup_hook, of which Ray runs one."""
+    if WORKER_PROCESS_SETUP_HOOK_ENV_VAR in os.environ:
+        return {}
+    env = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.{imports.__name__}"}
+    root = str(Path(__file__).parents[2])
+    if root != sysconfig.get_path("purelib"):  # a process learns its job's own path only with its first work
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return env
 
 
 def start(count: int = 1) -> None:
     """Ask the machine of this process for `count` more like it, of its job and its runtime environment. Ray gives an
     actor a process that waits, if it has one of the actor's kind. What asks for as many as it was given itself leaves
-    no more behind than ever ran at once."""
-    context = ray.get_runtime_context()
-    node = next(n for n in ray.nodes() if n["NodeID"] == context.get_node_id())
-    env = get_runtime_env_info(context.runtime_env)
-    env.serialized_runtime_env = context.get_runtime_env_string()  # to the letter: Ray compares its hash
-    request = PrestartWorkersRequest(
-        language=PYTHON,
-        job_id=bytes.fromhex(context.get_job_id()),
-        runtime_env_info=env,
-        keep_alive_duration_secs=KEPT_S,
-        num_workers=count,
-    )
-    try:
+    hardly more behind than ever ran at once."""
+    with contextlib.suppress(Exception):  # else the next stage waits a little longer
+        context = ray.get_runtime_context()
+        node = next(n for n in ray.nodes() if n["NodeID"] == context.get_node_id())
+        env = get_runtime_env_info(context.runtime_env)
+        env.serialized_runtime_env = context.get_runtime_env_string()  # to the letter: Ray compares its hash
+        request = PrestartWorkersRequest(
+            language=PYTHON,
+            job_id=bytes.fromhex(context.get_job_id()),
+            runtime_env_info=env,
+            keep_alive_duration_secs=KEPT_S,
+            num_workers=count,
+        )
         with init_grpc_channel(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}") as channel:
             NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=5)
-    except grpc.RpcError:
-        pass  # the next stage waits a little longer

@@ -48,6 +48,8 @@ FIXED = Patience(1800, 3)
 ELASTIC = Patience(20, 90)
 """After a loss Ray may try as many workers as before, since it looks at the cluster every 20 s only, and fewer when it
 waited for those in vain. In all half an hour."""
+TIMEOUT_GIVEN = START_TIMEOUT in os.environ
+"""By the user."""
 
 
 def fit(spec: Train, store: Store, options: Options, attempt: Callable[[], str | None]) -> None:
@@ -107,8 +109,8 @@ def _trainer(
     gpus = resources.per_worker.get("GPU", 0) > 0
     workers = (resources.min_workers, resources.workers) if resources.elastic else resources.workers
     patience = ELASTIC if resources.elastic else FIXED
-    # Ray reads it from the environment of the controller, which runs in this process.
-    os.environ.setdefault(START_TIMEOUT, str(patience.timeout_s))
+    if not TIMEOUT_GIVEN:  # Ray reads it from the environment of the controller, which runs in this process
+        os.environ[START_TIMEOUT] = str(patience.timeout_s)
     return Trainer(
         functools.partial(_rank, spec, store, resources, options, run),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
@@ -206,6 +208,12 @@ def _train(spec: Train, store: Store, resources: Resources, options: Options, to
     if not spec.corpus.source.stored:
         stream = data.stream_shard(functools.partial(ray.train.get_dataset_shard, SHARD), units, rank, world)
     stopping = asking(store, lambda: options.stopping)
+    ready = functools.cache(spares.start)
+
+    def report(row: dict[str, Any]) -> None:
+        ray.train.report({k: v for k, v in row.items() if v is not None})
+        ready()  # not before this stage has measured the machine
+
     worker = Worker(
         rank=rank,
         world=world,
@@ -213,16 +221,21 @@ def _train(spec: Train, store: Store, resources: Resources, options: Options, to
         units=units,
         device=str(ray.train.torch.get_device()),
         memory_share=resources.gpu_share,
-        threads=1 if not torch.cuda.is_available() else torch.get_num_threads(),
+        threads=threads(gpu=torch.cuda.is_available()),
         options=options,
         executed="ray",
         stream=stream,
-        report=lambda row: ray.train.report({k: v for k, v in row.items() if v is not None}),
+        report=report,
         notice=_notice(spec, store, token),
         stop=lambda: ray.train.collective.broadcast_from_rank_zero(stopping() if rank == 0 else None),
     )
-    spares.start()
     stages.run_train(spec, store, worker)
+
+
+def threads(gpu: bool) -> int:
+    """Of a worker: on a GPU as many as Ray gives it CPUs, or as the user said (not as many as torch has, which may have
+    been imported before that); else one, of which a CPU's rounding depends."""
+    return int(os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]) if gpu else 1
 
 
 def _notice(spec: Train, store: Store, token: str) -> Callable[[], bool]:

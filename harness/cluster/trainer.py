@@ -1,16 +1,19 @@
 """Ray Train's trainer, less the processes that every stage would wait for anew."""
 
 import asyncio
+import contextlib
 import functools
 from typing import Any
 
+import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 
 from harness.cluster import spares
 
@@ -37,8 +40,10 @@ class Cleaner(PlacementGroupCleanerCallback):
     whose end it ends too, where Ray has one a stage."""
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        if self._cleaner is None:
-            super().after_controller_start(train_run_context)
+        with contextlib.suppress(RayActorError):
+            if self._cleaner is not None and ray.get(self._cleaner.start_monitoring.remote()):
+                return  # it does already
+        super().after_controller_start(train_run_context)
 
     def _stop_cleaner(self) -> None:
         pass
@@ -48,14 +53,19 @@ cleaner = functools.cache(Cleaner)
 
 
 class Helpers(WorkerGroupCallback):
-    """Has processes ready for what the next stage starts on this machine: what its ranks meet at, and three of Ray
-    Data where this one has needed them."""
+    """Has processes ready for what the next stage starts beside its controller, once the ranks of this one have
+    measured their machine: what ranks meet at, and two of Ray Data where this stage has needed them."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count, self.asked = count, False
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        spares.start(self.count)
+        self.asked = False
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        if not self.asked and any(s.training_report for s in worker_group_status.worker_statuses.values()):
+            self.asked = True
+            spares.start(self.count)
 
 
 class Trainer(TorchTrainer):
@@ -67,7 +77,7 @@ class Trainer(TorchTrainer):
         kept = [c for c in made if not isinstance(c, PlacementGroupCleanerCallback)]
         if not self.datasets:
             kept = [c for c in kept if not isinstance(c, DatasetsCallback)]
-        return [cleaner(), *kept, Helpers(4 if self.datasets else 1)]
+        return [cleaner(), *kept, Helpers(3 if self.datasets else 1)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
         controller = Controller(**settings)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from ray import tune
 
 from harness import failure, stages
@@ -95,7 +94,7 @@ def _here(spec: Train, store: Store, of: Resources, options: Options, run_id: st
     worker = Worker(
         device="cuda:0" if gpu else "cpu",
         memory_share=of.gpu_share,
-        threads=torch.get_num_threads() if gpu else 1,
+        threads=train.threads(gpu),
         options=options,
         executed="trial",
         report=telling.reporter(spec) if tell else lambda row: None,

@@ -12,7 +12,7 @@ from harness import plan as plans
 from harness.asking import asking
 from harness.cluster.resources import Allotment, allot
 from harness.commands import stage as one
-from harness.commands.common import means_of, positive, rates_of, running_code
+from harness.commands.common import means_of, positive, positive_number, rates_of, running_code
 from harness.commands.plan import describe
 from harness.errors import InputError
 from harness.layout import SHARDINGS, Layout
@@ -38,7 +38,7 @@ def computing() -> argparse.ArgumentParser:
         "--cpus", type=positive, help="CPUs of the Ray instance started here (default: all of this machine's)"
     )
     run.add_argument("--concurrent", type=positive, help="stages at once (default: as many as fit)")
-    run.add_argument("--checkpoint-every", type=float, default=15.0, metavar="SECONDS", help="(default 15)")
+    run.add_argument("--checkpoint-every", type=positive_number, default=15.0, metavar="SECONDS", help="(default 15)")
     run.add_argument("--wandb", metavar="PROJECT", help="mirror curves to Weights & Biases (default: to nowhere)")
     limits = run.add_argument_group(
         "limits", f"when one is reached, running stages save their state and stop; exit code {LIMIT_REACHED}"

@@ -45,7 +45,7 @@ def not_negative(text: str) -> float:
 
 
 def command(args: argparse.Namespace) -> int:
-    from harness import export
+    from harness import device, export
     from harness.reasoning import seen
     from harness.reasoning.run import check, evaluate, register
     from harness.reasoning.spec import Evaluate
@@ -56,7 +56,7 @@ def command(args: argparse.Namespace) -> int:
     _, manifest = export.open_trained(address, store)
     asked = (args.samples, args.temperature, args.shots, args.seed, args.engine)
     stage = Evaluate(manifest["spec"], _task(args), *asked)
-    means = means_of(args)._replace(rows=args.rows, device=args.device)
+    means = means_of(args)._replace(rows=args.rows, device=device.checked(args.device))
     check(stage, means)
     stage = stage.resolved()
     stage.check_unseen()

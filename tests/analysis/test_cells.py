@@ -77,6 +77,8 @@ def test_unlike_validation_sets_are_refused_with_their_digests(tmp_path: Path, c
     own = {run.validation for _, t, b in results.cells[0].finished() for run in (t, b)}
     assert len(own) == 2 and all(digest in verdict["reason"] for digest in own)
     assert effect["n_pairs"] == 0 and np.isnan(effect["dloss_nats"]) and np.isnan(effect["dloss_bits_per_byte"])
+    assert results.pairs[["ln_speedup", "dloss_nats", "auc_gain_nats"]].isna().all(axis=None) and len(results.pairs)
+    assert not len(results.mechanisms)
     assert "not comparable" in verdict_table(results)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -74,7 +75,20 @@ def test_axis_values_survive_a_round_trip(store: Store, tmp_path: Path) -> None:
 def test_a_damaged_export_is_named(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable export"):
         Results.from_export(tmp_path)
-    (tmp_path / "study.json").write_text(json.dumps({"plan": {}}))
+    whole = json.loads((exported / "study.json").read_text())
+    point, manifest = whole["plan"]["points"][0], next(iter(whole["stages"]))
+    for damaged, said in (
+        ([1], "no readable export"),
+        ({"plan": 3}, "lacks study, baseline"),
+        (whole | {"plan": whole["plan"] | {"points": [point | {"axes": None}]}}, "point 0 has no usable axes"),
+        (whole | {"stages": {manifest: {"kind": "Train"}}}, "lacks status"),
+    ):
+        (tmp_path / "study.json").write_text(json.dumps(damaged))
+        with pytest.raises(DataError, match=said):
+            Results.from_export(tmp_path)
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    frame = tmp_path / "frame.csv.gz"
+    frame.write_bytes(frame.read_bytes()[:-100])
     with pytest.raises(DataError, match="no readable export"):
         Results.from_export(tmp_path)
 

@@ -188,6 +188,8 @@ def test_what_cells_lack_stands_in_the_table() -> None:
     undecayed = scaling_table(scalings(study(seeds=1, schedule="wsd, undecayed"))).iloc[0]
     assert undecayed["reason"] == "0 sizes with 4 decayed endpoints or more, 3 needed"
     assert math.isnan(undecayed["alpha"]) and undecayed["n_endpoints"] == 0
+    constant = scaling_table(scalings(study(seeds=1, schedule="constant"))).iloc[0]
+    assert constant["reason"] == undecayed["reason"]
     two = scalings(study(sizes=2))
     assert two[0].reason.startswith("2 sizes") and multiplier_table(two).empty
     assert scalings([]) == [] and scaling_table([]).empty
