@@ -181,8 +181,6 @@ class Claim:
         return {test.benchmark for test in self.tests if isinstance(test, Scores)}
 
 
-SPEEDUP = 1.05
-"""The smallest speedup worth having, and below what number one is refuted, unless a claim says otherwise."""
 PERPLEXITY_NATS = 0.01
 """The smallest loss gap worth having: 1 % of perplexity."""
 

@@ -244,11 +244,6 @@ def newest_or(directory: Place, address: str, start: tuple[Path, str] | None, re
     return other._replace(damaged=[*found.damaged, *other.damaged])
 
 
-def committed_step(directory: Place) -> int:
-    """The step from which the stage of `directory` would go on: 0 without a checkpoint."""
-    return newest(directory).step
-
-
 def load(place: Place, tensors: "dict[str, torch.Tensor]") -> None:
     """Fill `tensors`, whole or sharded over any number of ranks, with those of the checkpoint at `place`."""
     import torch.distributed.checkpoint as dcp

@@ -201,5 +201,3 @@ GPU64_WEEK = replace(
 )
 """The learning rates of this scale and the last are starting points: tune them on scratch and per arm before spending
 (`Study(search=...)`)."""
-
-SCALES = (LAPTOP, GPU_DAY, GPU64_WEEK)

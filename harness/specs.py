@@ -62,10 +62,6 @@ class Located(Protocol):
         """The same value at revisions that were looked up before."""
 
 
-class StoredSource(Source, Located, Protocol):
-    """A source that is a stage of its own."""
-
-
 class Sequences(Protocol):
     """The reader of a source: NumPy arrays, `inputs` and `targets` int32 (n, context); -100 = not supervised."""
 

@@ -346,7 +346,7 @@ class Campaign:
             self.rng.shuffle(candidates)
             for stage, process, strike in candidates:
                 at, pid = time.time(), process.pid
-                committed = resume.committed_step(store.resume(stage))
+                committed = resume.newest(store.resume(stage)).step
                 if progress(store, stage).done or not strike():
                     continue
                 return Kill(len(self.done) + 1, victim, pid, stage, moving[stage].step, committed, at, moving, begun)

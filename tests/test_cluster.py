@@ -534,10 +534,10 @@ def test_a_run_that_stops_at_its_limit_goes_on_and_gives_the_same_curves(
         options = Options(checkpoint_every_s=600, starts=plan.starts, stop=meter.stop)
         outcome = ray_here.run(plan, store, allotment, options, meter)
     assert meter.reached and not outcome.failed and not outcome.blocked
-    stopped = [d for d in outcome.left(plan.stages) if resume.committed_step(store.resume(d))]
+    stopped = [d for d in outcome.left(plan.stages) if resume.newest(store.resume(d)).step]
     assert stopped, "no stage was stopped in the middle"
     assert all(store.open(d) is None and not (store.resume(d) / "live.json").exists() for d in stopped)
-    steps = {d: resume.committed_step(store.resume(d)) for d in stopped}
+    steps = {d: resume.newest(store.resume(d)).step for d in stopped}
     assert all(0 < step < plan.stages[d].steps for d, step in steps.items())
     _, outcome = run(ray_here, target, store)
     assert outcome.left(plan.stages) == [] and not outcome.failed

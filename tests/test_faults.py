@@ -92,11 +92,11 @@ def test_a_machine_that_is_announced_to_go_costs_no_step(target: str, tmp_path: 
     options = ("--workers", "2", "--checkpoint-every", "600")
     with Machines(2) as machines, Driver(target, store, machines.address, tmp_path / "log", *options) as driver:
         wait("a few steps", lambda: progress(store, warm).step > 50, driver)
-        assert resume.committed_step(store.resume(warm)) == 0
+        assert resume.newest(store.resume(warm)).step == 0
         machine = machines.up[1]
         machines.drain(machine, within_s=60)
-        wait("a checkpoint", lambda: resume.committed_step(store.resume(warm)) > 0, driver, within_s=60)
-        before, saved = progress(store, warm), resume.committed_step(store.resume(warm))
+        wait("a checkpoint", lambda: resume.newest(store.resume(warm)).step > 0, driver, within_s=60)
+        before, saved = progress(store, warm), resume.newest(store.resume(warm)).step
         machines.take(machine)
         machines.join()
         wait("another start", lambda: progress(store, warm).attempts > before.attempts, driver)
@@ -113,7 +113,7 @@ def test_a_stage_goes_on_with_the_machines_that_are_left(target: str, tmp_path: 
     warm = long_stage(plan)
     options = ("--workers", "1:2", "--checkpoint-every", "1")
     with Machines(2) as machines, Driver(target, store, machines.address, tmp_path / "log", *options) as driver:
-        wait("a checkpoint", lambda: resume.committed_step(store.resume(warm)) > 0, driver)
+        wait("a checkpoint", lambda: resume.newest(store.resume(warm)).step > 0, driver)
         start = starts.last(store.resume(warm))
         assert start is not None and start.world == 2
         machines.take(machines.up[1])

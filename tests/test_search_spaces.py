@@ -13,7 +13,7 @@ from harness import cost, preview, winners
 from harness import plan as plans
 from harness.commands.plan import describe
 from harness.rates import Rates
-from harness.scales import SCALES
+from harness.scales import GPU64_WEEK, GPU_DAY, LAPTOP
 from harness.search import Winners
 from harness.sources.answers import Answers
 from harness.sources.text import Text
@@ -40,6 +40,8 @@ SOURCES = [
     for name, value in VALUES[path].items()
     if preview.is_source(value)
 ]
+
+SCALES = (LAPTOP, GPU_DAY, GPU64_WEEK)
 
 
 @pytest.fixture(autouse=True)

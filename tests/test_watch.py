@@ -519,7 +519,7 @@ def test_a_stage_that_is_told_to_stop_keeps_its_step(
 
     with pytest.raises(Stopped, match="step 5"):
         stages.run_here(made.stages[address], store, Worker(stop=stop, options=Options(checkpoint_every_s=600)))
-    assert resume.committed_step(store.resume(address)) == 5
+    assert resume.newest(store.resume(address)).step == 5
     assert Watch(made, store, since=0.0).look().counts["done"] == 0
     stages.run_here(made.stages[address], store, Worker(stop=lambda: False))
     assert len(asked) == 5 and store.open(address) is not None
@@ -553,7 +553,7 @@ def test_a_trial_that_is_told_to_stop_keeps_its_step_and_what_fails_there_is_wri
     result = work(address, stop)
     telling.join()
     assert result == {"stage": 0, "status": "stopped"}
-    assert 0 < resume.committed_step(store.resume(address)) < 12
+    assert 0 < resume.newest(store.resume(address)).step < 12
     assert not (store.resume(address) / "live.json").exists()
     assert work(stage(made, "scratch", 1), stop) == {"stage": 0, "status": "stopped"}  # it is not begun
     assert not store.stage(stage(made, "scratch", 1)).exists()

@@ -94,10 +94,11 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def benjamini_hochberg(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's (1995) adjusted p values, which control the false discovery rate; NaN as in `holm`."""
+    """Benjamini and Hochberg's (1995) adjusted p values, which control the false discovery rate. NaN stays NaN and,
+    unlike in `holm`, counts for none of the tests."""
     p = np.asarray(p, float)
     known = ~np.isnan(p)
     found = np.full(len(p), np.nan)
     if known.any():
-        found[known] = stats.false_discovery_control(np.nan_to_num(p[known]))
+        found[known] = stats.false_discovery_control(p[known])
     return found

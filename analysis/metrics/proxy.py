@@ -121,12 +121,6 @@ def accuracy_of(correlation: float) -> float:
     return 0.5 + math.asin(min(max(correlation, -1.0), 1.0)) / math.pi
 
 
-def expected_accuracy(effect_sd: float, seed_sd: float, seeds: int) -> float:
-    """Pairwise accuracy of means over `seeds` seeds against the truth, with normal effects and noise: with effects of
-    0.010 nats and noise of 0.011 it is 73, 82 and 85 % at 1, 3 and 5 seeds."""
-    return accuracy_of(effect_sd / math.sqrt(effect_sd**2 + seed_sd**2 / seeds))
-
-
 def noise_ceiling(values: np.ndarray) -> Ceiling:
     """What the noise of seeds leaves to be known of the arms' order, from `values` (seeds, arms). NaN below two seeds
     or arms, or where all arms are alike.

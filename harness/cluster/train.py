@@ -232,6 +232,11 @@ def _train(spec: Train, store: Store, resources: Resources, options: Options, to
     stages.run_train(spec, store, worker)
 
 
+def replaced(spec: Train, store: Store, token: str) -> Callable[[], bool]:
+    """Whether the stage is done, or has begun elsewhere since `token`."""
+    return asking(store, lambda: store.has(digest(spec)) or starts.replaced(store.resume(digest(spec)), token))
+
+
 def threads(gpu: bool) -> int:
     """Of a worker: on a GPU as many as Ray gives it CPUs, or as the user said (not as many as torch has, which may have
     been imported before that); else one, of which a CPU's rounding depends."""
@@ -243,11 +248,7 @@ def _notice(spec: Train, store: Store, token: str) -> Callable[[], bool]:
     on every rank, when these workers no longer count."""
     told: Any = None
     rank = ray.train.get_context().get_world_rank()
-
-    def replaced() -> bool:
-        return store.has(digest(spec)) or starts.replaced(store.resume(digest(spec)), token)
-
-    asked = asking(store, replaced)
+    asked = replaced(spec, store, token)
 
     def notice() -> bool:
         nonlocal told

@@ -11,7 +11,7 @@ from ray import tune
 from harness import failure, stages
 from harness.asking import asking
 from harness.automata import engine
-from harness.cluster import data, evaluate, failures, starts, telling, train
+from harness.cluster import data, evaluate, failures, telling, train
 from harness.cluster.resources import Resources
 from harness.errors import InputError
 from harness.reasoning.spec import Evaluate
@@ -117,7 +117,7 @@ def _here(spec: Train, store: Store, of: Resources, options: Options, run_id: st
 
 def _notice(spec: Train, store: Store, token: str) -> Callable[[], bool]:
     """Worker.notice: nobody announces anything to a trial, but another driver may have taken the stage over."""
-    replaced = asking(store, lambda: store.has(digest(spec)) or starts.replaced(store.resume(digest(spec)), token))
+    replaced = train.replaced(spec, store, token)
 
     def notice() -> bool:
         if replaced():

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from analysis.cells import Cell
 from analysis.metrics.proxy import (
+    accuracy_of,
     decision_accuracy,
     early_signal,
     early_signals,
-    expected_accuracy,
     noise_ceiling,
     proxy_table,
     top_regret,
@@ -22,6 +22,11 @@ from analysis.metrics.proxy import (
 from .cell_runs import cell, loss, run
 
 EFFECT_SD, SEED_SD = 0.010, 0.011
+
+
+def expected_accuracy(effect_sd: float, seed_sd: float, seeds: int) -> float:
+    """Pairwise accuracy of means over `seeds` seeds against the truth, with normal effects and noise."""
+    return accuracy_of(effect_sd / math.sqrt(effect_sd**2 + seed_sd**2 / seeds))
 
 
 def test_agreement_by_hand() -> None:
