@@ -97,10 +97,10 @@ def claims(plan: dict[str, Any], versus: Versus, learned: pd.DataFrame) -> Claim
 def decide(row: Contrast, learned: str, p_above: float, p_below: float, family: str) -> Verdict:
     """The verdict on one row, from the learned check of its first stages and p values adjusted within its family.
 
-    In order: too few pairs carry no verdict; more diverged runs on the treated side cap at inconclusive; *supported*
-    needs the effect above `above` (adjusted p), at least `at_least`, within reach of what was published, and a learned
-    first stage; *contradicted* needs it below `below`; one cosine horizon caps both at indicative, and one horizon of
-    any schedule a contradiction of a speedup that is still above 1.
+    In order: too few pairs carry no verdict; more pairs that lost their treated run by divergence than their other
+    one cap at inconclusive; *supported* needs the effect above `above` (adjusted p), at least `at_least`, within reach
+    of what was published, and a learned first stage; *contradicted* needs it below `below`; one horizon that is not
+    wsd's caps both at indicative, and one horizon of any schedule a contradiction of a speedup that is still above 1.
     """
     alpha = ALPHA if family else EXPLORATORY_ALPHA
     if row.lacking or math.isnan(row.estimate.mean):
@@ -110,7 +110,7 @@ def decide(row: Contrast, learned: str, p_above: float, p_below: float, family: 
     if row.n < least:
         return Verdict(f"no verdict ({row.n} of {least} {runs})", f"{said}, too few {runs} to tell from chance.")
     if row.diverged[0] > row.diverged[1]:
-        text = f"{row.diverged[0]} of its runs diverged and {row.diverged[1]} of the other side"
+        text = f"in {row.diverged[0]} pairs its run diverged and in {row.diverged[1]} that of the other side"
         return Verdict("inconclusive", f"{said}, but {text}: the pairs that are left are a selection.")
     one_cosine = bool(row.schedules) and not set(row.schedules) <= {"wsd"} and row.horizons == 1
     cap = "; one cosine horizon allows no more than an indication" if one_cosine else ""

@@ -72,9 +72,8 @@ class Contrast:
 
     @property
     def diverged(self) -> tuple[int, int]:
-        """Runs that diverged, of the treated side and of the other."""
-        others = {b.stage: b.diverged for _, _, b in self._finished}
-        return sum(t.diverged for _, t, _ in self._finished), sum(others.values())
+        """Pairs whose treated run diverged, and whose other one did: a run of several pairs counts in each."""
+        return sum(t.diverged for _, t, _ in self._finished), sum(b.diverged for _, _, b in self._finished)
 
     @property
     def _finished(self) -> list[tuple[Any, Run, Run]]:
