@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m harness.automata
 	touch $@
 
-quickstart: setup ## Run the smoke study (under 5 minutes on 2 cores) and write its report
+quickstart: setup ## Run the smoke study (about 6 minutes on 2 cores) and write its report
 	$(BIN)/python -m harness run search_spaces/smoke.py --beside results/crossover
 
 claims: setup ## Run claims C0, C1, C2, C5, C6 on a laptop (4 hours on 2 cores), tables in results/; ALL=1: every claim

@@ -170,9 +170,11 @@ def _plan_differences(a: Results, b: Results) -> list[str]:
     for name, sets in (
         ("arms", [r.plan["arms"] for r in (a, b)]),
         ("axes", [r.plan["axes"] for r in (a, b)]),
-        ("schedules", [_schedules(r) for r in (a, b)]),
         ("corpora", [_corpora(r) for r in (a, b)]),
         ("text tokens", [_budgets(r) for r in (a, b)]),
+        ("tokens before the text", [_before(r) for r in (a, b)]),
+        ("models", [_specs(r, "model") for r in (a, b)]),
+        ("recipes", [_specs(r, "recipe") for r in (a, b)]),
     ):
         if line := _sets(name, sets[0], sets[1]):
             lines.append(line)
@@ -193,14 +195,19 @@ def _values(results: Results, axis: str) -> list[str]:
     return list(dict.fromkeys(str(axes_of(results.plan, p)[name]) for p in results.plan["points"] if axis in p["axes"]))
 
 
-def _schedules(results: Results) -> list[str]:
-    documents = [results.stages[p["stage"]] for p in results.plan["points"] if p["stage"] in results.stages]
-    return sorted({str(d["spec"]["recipe"]["schedule"]) for d in documents})
-
-
 def _corpora(results: Results) -> list[str]:
     specs = [d.get("spec") or {} for d in results.stages.values()]
     return sorted({domain(spec["corpus"]["source"]) for spec in specs if spec.get("corpus")})
+
+
+def _before(results: Results) -> list[str]:
+    return [numbers.tokens(n) for n in sorted({sum(p["tokens"][:-1]) for p in results.plan["points"]} - {0})]
+
+
+def _specs(results: Results, part: str) -> list[str]:
+    """The settings of `part` of every text stage, each with its value."""
+    documents = [results.stages[p["stage"]] for p in results.plan["points"] if p["stage"] in results.stages]
+    return sorted({f"{name} {value}" for d in documents for name, value in d["spec"][part].items()})
 
 
 def _budgets(results: Results) -> list[str]:

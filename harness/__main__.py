@@ -4,6 +4,7 @@ A recipe is never given here: what a run is stands in the search space, where an
 """
 
 import argparse
+import os
 import sys
 
 from harness.commands import cluster, evaluate, export, gc, plan, preview, report, run, search, status
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; everything that is done is kept, the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command goes on from the newest checkpoints", file=sys.stderr)
         return 130
 
 
@@ -33,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     sys.exit(code)

@@ -158,7 +158,11 @@ class Claim:
     needs: Literal["all", "any"] = "all"
 
     def __post_init__(self) -> None:
-        require(bool(self.id), "Claim.id", self.id, "give the claim a name, such as C2")
+        require(isinstance(self.id, str) and bool(self.id), "Claim.id", self.id, "give the claim a name, such as C2")
+        for name in ("text", "family"):
+            require(isinstance(getattr(self, name), str), f"claim {self.id}: {name}", getattr(self, name), "use words")
+        tests = isinstance(self.tests, list | tuple) and all(isinstance(test, Test) for test in self.tests)
+        require(tests, f"claim {self.id}: tests", self.tests, "give a list of tests: [Beats(arm, than, ...)]")
         require(bool(self.tests), f"claim {self.id}: tests", list(self.tests), "give at least one test")
         require(self.needs in ("all", "any"), f"claim {self.id}: needs", self.needs, "use 'all' or 'any'")
         object.__setattr__(self, "tests", tuple(self.tests))

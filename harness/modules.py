@@ -31,6 +31,7 @@ def parse(entries: Iterable[str], field: str = "Transfer.reinit") -> dict[str, l
 
     Raises InputError, which names `field`, for what is no module or no range of layers.
     """
+    require(not isinstance(entries, str), field, entries, 'give a tuple of modules: ("embeddings",)')
     named: dict[str, set[Range]] = {part: set() for part in PARTS}
     for entry in entries:
         found = ENTRY.fullmatch(entry) if isinstance(entry, str) else None

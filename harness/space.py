@@ -91,7 +91,9 @@ class Study:
         names = [arm.__name__ for arm in self.all_arms]
         require(len(set(names)) == len(names), "Study.arms", names, "give every arm a name of its own")
         named = {axis for arm in self.all_arms for axis in self._axes_of(arm)}
-        for axis in self.over:
+        for axis, value in self.over.items():
+            several = isinstance(value, list | range)
+            require(not several, f"Study.over[{axis!r}]", value, "for several values use tune.grid_search([...])")
             require(axis in named, "Study.over", axis, f"no arm names this axis; arms name {', '.join(sorted(named))}")
         ids = [claim.id for claim in self.claims]
         require(len(set(ids)) == len(ids), "Study.claims", ids, "give every claim an id of its own")

@@ -330,6 +330,12 @@ class Train:
     transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
+        fields: dict[str, type] = {"corpus": Corpus, "model": Llama, "recipe": Recipe, "evaluation": Evaluation}
+        optional: dict[str, type] = {"init": Train, "transfer": Transfer}
+        for name, kind in (fields | optional).items():
+            given = getattr(self, name)
+            fits = isinstance(given, kind) or (given is None and name in optional)
+            require(fits, f"Train.{name}", given, f"give a {kind.__name__}")
         whole_fields(self, seed=0, tokens=0)
         require(
             self.tokens >= self.step_tokens,

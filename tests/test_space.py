@@ -193,6 +193,10 @@ def takes_names(seed: int, **rest: int) -> Train:
         ({"name": 3}, r"^Study\.name = 3: "),
         ({"question": None}, r"^Study\.question = None: "),
         ({"num_samples": "3"}, r"^Study\.num_samples = '3': "),
+        (
+            {"over": {"depth": 1, "band": (0.2, 0.3), "seed": [0, 1]}},
+            r"^Study\.over\['seed'\] = \[0, 1\]: .*grid_search",
+        ),
         ({"over": ["seed"]}, r"^Study\.over = \['seed'\]: give a dict"),
         ({"benchmarks": [1]}, r"^Study\.benchmarks = \[1\]: give a dict"),
         ({"callbacks": 3}, r"^Study\.callbacks = 3: give a list"),

@@ -179,7 +179,8 @@ def _reading(results: Results) -> list[str]:
         f"Speedup: text tokens that {base} needs over those that the arm needs to reach {base}'s own final loss; where "
         "the arm never reaches it, the same ratio at the arm's final loss, which is then below 1. "
         "Between arms with unlike text budgets only the ends are compared. "
-        "Net: what the arm spent before its text is added to its bill, in FLOPs with the generation of its tokens."
+        "Net: what the arm spent before its text is added to its bill, in FLOPs with the generation of its tokens; a "
+        "cell's net bounds are those of its speedup, a claim's are read pair by pair."
     )
     claimed = len(results.claims.verdicts) > 0
     adjusted = "false discovery rate 10 %" if claimed else "Holm over all cells, 5 %"

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import plan as plans
 from harness import rates, space, winners
+from harness.errors import require
 from harness.reasoning.spec import Means
 from harness.store import Store
 from harness.url import Url, place
@@ -26,6 +27,8 @@ def open_store(args: argparse.Namespace) -> Store:
     root = place(args.store).resolve()
     if isinstance(root, Url):
         root.reach()
+    else:
+        require(not root.exists() or root.is_dir(), "store", str(root), "is no directory; name one, or leave it out")
     return Store(root)
 
 

@@ -46,6 +46,17 @@ def own_metrics(args: argparse.Namespace) -> Sequence[Any]:
         raise InputError(str(e)) from e
 
 
+def check_beside(args: argparse.Namespace) -> None:
+    """Raises InputError for what `--beside` names and cannot be read."""
+    import analysis
+
+    try:
+        for directory in args.beside:
+            analysis.Results.from_export(directory)
+    except analysis.DataError as e:
+        raise InputError(f"--beside = {e}") from e
+
+
 def command(args: argparse.Namespace) -> int:
     write_report(space.load(args.target), open_store(args), args.beside, own_metrics(args))
     return 0

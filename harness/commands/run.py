@@ -9,7 +9,7 @@ from harness.commands import stage as one
 from harness.commands.common import Commands, make_plan, of_study, rated
 from harness.commands.computing import LIMIT_REACHED, carry_out, check_asked, computing, meter_of
 from harness.commands.placing import placing
-from harness.commands.report import own_metrics, reporting, write_report
+from harness.commands.report import check_beside, own_metrics, reporting, write_report
 from harness.commands.search import search
 
 
@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
 
 def command(args: argparse.Namespace) -> int:
     metrics = own_metrics(args)  # what is wrong with them is told before anything runs
+    check_beside(args)
     asked = space.load(args.target).benchmarks.values()
     code = search(args, first=lambda: check_asked(asked, args))
     if code:

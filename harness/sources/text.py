@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar, Self
 
-from harness.errors import require, whole_fields
+from harness.errors import number_fields, require, whole_fields
 from harness.rng import named_seed
 from harness.sources import hub
 from harness.sources.files import (
@@ -81,6 +81,7 @@ class Text:
         if self.dataset is None:
             require(self.config is None, "Text.config", self.config, "files have none; leave it out")
             require(self.split == "train", "Text.split", self.split, "files have none; leave it out")
+        number_fields(self, "held_out")
         require(0 < self.held_out < 1, "Text.held_out", self.held_out, "use a share of documents in (0, 1)")
         kinds = isinstance(self.tokenizer, BPE | Pretrained)
         require(kinds, "Text.tokenizer", self.tokenizer, "use BPE(vocab), or Pretrained(name, vocab) as for gpt2")

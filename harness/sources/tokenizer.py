@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from harness.errors import InputError, require, whole_fields
+from harness.errors import InputError, require, whole, whole_fields
 from harness.sources import first_line, hub
 from harness.sources.files import File, check_unchanged, keep_path_apart, sha256
 from harness.specs import IDENTITY_FREE
@@ -47,8 +47,8 @@ class BPE:
     vocab: int
 
     def __post_init__(self) -> None:
-        require(257 <= self.vocab <= 2**31, "BPE.vocab", self.vocab, "use 257 (256 bytes and end-of-text) to 2**31")
-        whole_fields(self, vocab=257)
+        vocab = whole("BPE.vocab", self.vocab, 257, 2**31)  # 256 bytes and end-of-text
+        object.__setattr__(self, "vocab", vocab)
 
     @property
     def unresolved(self) -> tuple[str, ...]:
