@@ -207,7 +207,7 @@ def _before(results: Results) -> list[str]:
 def _specs(results: Results, part: str) -> list[str]:
     """The settings of `part` of every text stage, each with its value."""
     documents = [results.stages[p["stage"]] for p in results.plan["points"] if p["stage"] in results.stages]
-    return sorted({f"{name} {value}" for d in documents for name, value in d["spec"][part].items()})
+    return sorted({f"{name} {value}" for d in documents for name, value in (d["spec"].get(part) or {}).items()})
 
 
 def _budgets(results: Results) -> list[str]:

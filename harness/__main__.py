@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the newest checkpoints", file=sys.stderr)
+        print("\nstopped; the same command goes on from here, in a stage from its newest checkpoint", file=sys.stderr)
         return 130
 
 
