@@ -227,7 +227,7 @@ def _attempt(root: str, digest: str) -> Attempt | None:
         return None
     done = parse(f"{stage}/DONE", content, ("attempt", "files"))
     if not isinstance(done["files"], dict) or not all(isinstance(f, dict) for f in done["files"].values()):
-        raise DataError(f"{stage}/DONE: its files are no object of objects; delete it and run the stage again")
+        raise DataError(f"{stage}/DONE: its files are no object of objects; run its study again, which makes it anew")
     return Attempt(f"{stage}/{done['attempt']}", done["files"])
 
 
@@ -238,15 +238,15 @@ def _published(done: Attempt, name: str) -> bytes:
     if content is None:
         if not os.path.isdir(done.directory):
             raise _gone(done)
-        raise DataError(f"{path}: the stage is DONE without it; delete its DONE and run it again")
+        raise DataError(f"{path}: the stage is DONE without it; run its study again, which makes it anew")
     promised = done.files.get(name, {}).get("sha256")
     if promised is not None and promised != hashlib.sha256(content).hexdigest():
-        raise DataError(f"{path}: differs from the checksum in DONE; delete DONE and run the stage again")
+        raise DataError(f"{path}: differs from the checksum in DONE; run its study again, which makes it anew")
     return content
 
 
 def _gone(done: Attempt) -> DataError:
-    say = "DONE names this attempt, but it is not there; delete DONE and run the stage again"
+    say = "DONE names this attempt, but it is not there; run its study again, which makes it anew"
     return DataError(f"{done.directory}: {say}")
 
 
