@@ -93,15 +93,16 @@ PLAN = {"study": str, "baseline": object, "arms": list, "axes": list, "points": 
 
 def check_plan(path: Path, plan: Any) -> dict[str, Any]:
     """`plan`, if it is one. Raises DataError, which names `path`."""
-    lacking = [name for name in PLAN if not isinstance(plan, dict) or name not in plan]
+    known = plan if isinstance(plan, dict) else {}
+    lacking = [name for name in PLAN if name not in known]
     if lacking:
         raise DataError(f"{path}: lacks {', '.join(lacking)}; register the study again")
     for name, kind in PLAN.items():
-        if not isinstance(plan[name], kind):
+        if not isinstance(known[name], kind):
             raise DataError(f"{path}: {name} is no {kind.__name__}; register the study again")
-    for i, point in enumerate(plan["points"]):
-        _check_point(path, i, point, len(plan["points"]))
-    return dict(plan)
+    for i, point in enumerate(known["points"]):
+        _check_point(path, i, point, len(known["points"]))
+    return known
 
 
 POINT = {"arm": str, "axes": dict, "stage": str, "chain": list, "tokens": list, "flops": list, "differs_in": list}
@@ -271,7 +272,7 @@ def check_manifest(path: Path | str, document: Any) -> dict[str, Any]:
     lacking = [name for name in ("kind", "status", *(EVALUATED if kind == "Evaluate" else ())) if name not in known]
     if kind == "Train":
         lacking += [name for name in TRAINED if known.get(name) is None]
-    if kind == "Train" and not lacking and "schedule" not in (document["spec"].get("recipe") or {}):
+    if kind == "Train" and not lacking and "schedule" not in (known["spec"].get("recipe") or {}):
         lacking = ["spec.recipe.schedule"]
     if lacking:
         raise DataError(f"{path}: lacks {', '.join(lacking)}; it was damaged or written by another version")

@@ -4,8 +4,6 @@ import resource
 import sys
 import time
 
-from harness.errors import InputError
-
 PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 REPEATS = 5
 
@@ -20,18 +18,6 @@ def of_this_machine() -> str:
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def checked(device: str) -> str:
-    """`device`, if this machine has it; else InputError."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:  # the second where torch was built without CUDA
-        why = str(e).splitlines()[0]
-        raise InputError(f"--device = {device!r}: {why}; use cpu, or cuda where there is a GPU") from e
-    return device
 
 
 def matrix_peak(device: str, precision: str) -> float:

@@ -167,8 +167,9 @@ class Llama:
             self.heads,
             f"must divide width = {self.width} into heads of even size (rotary positions turn pairs)",
         )
-        for name in ("init_std", "embed_std", "rope_theta", "norm_eps"):
-            number_fields(self, name)
+        positive = ("init_std", "embed_std", "rope_theta", "norm_eps")
+        number_fields(self, *positive)
+        for name in positive:
             require(getattr(self, name) > 0, f"Llama.{name}", getattr(self, name), "use a positive number")
 
     @property

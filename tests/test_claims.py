@@ -1,7 +1,7 @@
 """Claims: said in a study, checked against its arms and axes, registered with its plan."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -62,6 +62,10 @@ def test_a_claim_about_what_the_study_lacks_is_refused(said: tuple[Claim, ...], 
     [
         (lambda: Claim("X", "?", []), "give at least one test"),
         (lambda: Claim("", "?", [Same("a", "b")]), "give the claim a name"),
+        (lambda: Claim(cast(Any, 3), "?", [Same("a", "b")]), "Claim.id = 3: give the claim a name"),
+        (lambda: Claim("X", cast(Any, None), [Same("a", "b")]), "claim X: text = None: "),
+        (lambda: Claim("X", "?", cast(Any, ["nca"])), "claim X: tests = \\['nca'\\]: give a list of tests"),
+        (lambda: Claim("X", "?", cast(Any, Same("a", "b"))), "claim X: tests = Same.*: give a list of tests"),
         (lambda: Claim("X", "?", [Same("a", "b")], needs=ANY("most")), "use 'all' or 'any'"),
         (lambda: Beats("a", "a"), "an arm cannot beat itself"),
         (lambda: Beats("a", "b", ANY("loss")), "use one of"),

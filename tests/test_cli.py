@@ -210,11 +210,27 @@ def test_a_store_that_cannot_be_written_is_refused(
     file = store.root.with_name("file")
     file.write_text("")
     path = space()
-    for place in (file, file / "store"):
+    for place, why in ((file, "is no directory"), (file / "store", "cannot be written")):
         assert main(["run", str(path), "--store", str(place), "--in-process"]) == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
-        assert lines[0].startswith(f"error: store = '{place}': ")
+        assert lines[0].startswith(f"error: store = '{place}': {why}")
+
+
+def test_what_is_to_stand_beside_is_read_before_anything_runs(
+    space: Callable[..., Path], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(space()), "--store", str(store.root), "--in-process", "--beside", "nope"]) == 2
+    assert capsys.readouterr().err.startswith("error: --beside = nope: no readable export")
+    assert not list((store.root / "stages").glob("*"))
+
+
+def test_an_output_that_nobody_reads_ends_it_without_a_word(space: Callable[..., Path], store: Store) -> None:
+    command = [sys.executable, "-m", "harness", "status", str(space()), "--store", str(store.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as told:
+        assert told.stdout is not None and told.stderr is not None
+        told.stdout.close()
+        assert (told.stderr.read(), told.wait()) == ("", 141)
 
 
 def test_a_store_without_room_is_refused(

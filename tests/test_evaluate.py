@@ -418,6 +418,9 @@ def test_a_tuned_stage_is_evaluated_by_the_command(
     assert "shots = 1: GSM8K.train is None; name the training problems" in capsys.readouterr().err
     assert main(["evaluate", digest(spec), "--task", "humaneval", *data[:2], *store]) == 2
     assert "--run-generated-code" in capsys.readouterr().err
+    assert main(["evaluate", digest(tuned), "--task", "gsm8k", "--device", "bogus", *data, *store]) == 2
+    said_of_it = capsys.readouterr().err
+    assert said_of_it.startswith("error: --device = 'bogus': ") and said_of_it.count("\n") == 1
 
 
 def test_what_was_learnt_by_heart_is_solved(spec: Train, trained: Store, tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ def pair_table(
     """
     rows, of_pairs = [], listed.of_pairs(metrics)
     for cell in cells:
+        unlike = cell.unlike
         for seed, treated, baseline in cell.finished():
-            row = _pair_row(treated, baseline, cell.unlike, of_pairs)
+            row = _pair_row(treated, baseline, unlike, of_pairs)
             rows.append({"arm": cell.arm, **cell.axes, "seed": seed, **row})
     return table(rows, ["arm", *axis_columns(plan), "seed", *PAIR_COLUMNS, *(m.__name__ for m in of_pairs)], plan)
 

@@ -3,7 +3,7 @@
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray.data
@@ -22,7 +22,7 @@ from harness.cluster.trainer import Trainer
 from harness.errors import InputError
 from harness.specs import Train, digest
 from harness.store import Store
-from harness.worker import Options, Stopped, Worker, read_here
+from harness.worker import Batch, Options, Stopped, Worker, read_here
 
 SHARD = "sequences"
 
@@ -208,11 +208,10 @@ def _train(spec: Train, store: Store, resources: Resources, options: Options, to
     if not spec.corpus.source.stored:
         stream = data.stream_shard(functools.partial(ray.train.get_dataset_shard, SHARD), units, rank, world)
     stopping = asking(store, lambda: options.stopping)
-    ready = functools.cache(spares.start)
 
-    def report(row: dict[str, Any]) -> None:
-        ray.train.report({k: v for k, v in row.items() if v is not None})
-        ready()  # not before this stage has measured the machine
+    def begun(*asked: Any) -> Iterator[Batch]:
+        spares.start()  # not before this stage has measured the machine
+        return stream(*asked)
 
     worker = Worker(
         rank=rank,
@@ -224,8 +223,8 @@ def _train(spec: Train, store: Store, resources: Resources, options: Options, to
         threads=threads(gpu=torch.cuda.is_available()),
         options=options,
         executed="ray",
-        stream=stream,
-        report=report,
+        stream=begun,
+        report=lambda row: ray.train.report({k: v for k, v in row.items() if v is not None}),
         notice=_notice(spec, store, token),
         stop=lambda: ray.train.collective.broadcast_from_rank_zero(stopping() if rank == 0 else None),
     )

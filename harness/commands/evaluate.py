@@ -45,7 +45,7 @@ def not_negative(text: str) -> float:
 
 
 def command(args: argparse.Namespace) -> int:
-    from harness import device, export
+    from harness import export
     from harness.reasoning import seen
     from harness.reasoning.run import check, evaluate, register
     from harness.reasoning.spec import Evaluate
@@ -56,7 +56,7 @@ def command(args: argparse.Namespace) -> int:
     _, manifest = export.open_trained(address, store)
     asked = (args.samples, args.temperature, args.shots, args.seed, args.engine)
     stage = Evaluate(manifest["spec"], _task(args), *asked)
-    means = means_of(args)._replace(rows=args.rows, device=device.checked(args.device))
+    means = means_of(args)._replace(rows=args.rows, device=_device(args.device))
     check(stage, means)
     stage = stage.resolved()
     stage.check_unseen()
@@ -87,6 +87,20 @@ def _task(args: argparse.Namespace) -> "tasks.GSM8K | tasks.Choices | tasks.Huma
             return replace(task, test=Rows.local(args.data), train=train)
         return task if args.shots_data is None else replace(task, train=Rows.local(args.shots_data))
     return task if args.data is None else replace(task, rows=Rows.local(args.data))
+
+
+def _device(name: str) -> str:
+    """`name`, if this machine has such a device; else InputError."""
+    import torch
+
+    from harness.errors import InputError
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:  # the second where torch was built without CUDA
+        why = str(e).splitlines()[0]
+        raise InputError(f"--device = {name!r}: {why}; use cpu, or cuda where there is a GPU") from e
+    return name
 
 
 def _progress(done: int, of: int) -> None:

@@ -1,7 +1,8 @@
 """python -m harness report: tables and report from the store alone."""
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +37,32 @@ def reporting() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def told(prefix: str = "") -> Iterator[None]:
+    """What analysis says of files that it cannot read, as an InputError."""
+    import analysis
+
+    try:
+        yield
+    except analysis.DataError as e:
+        raise InputError(f"{prefix}{e}") from e
+
+
 def own_metrics(args: argparse.Namespace) -> Sequence[Any]:
     """The metrics that the command line names. Raises InputError for a file that has none."""
     import analysis
 
-    try:
+    with told():
         return analysis.own.load(args.metrics)
-    except analysis.DataError as e:
-        raise InputError(str(e)) from e
 
 
 def check_beside(args: argparse.Namespace) -> None:
     """Raises InputError for what `--beside` names and cannot be read."""
     import analysis
 
-    try:
+    with told("--beside = "):
         for directory in args.beside:
             analysis.Results.from_export(directory)
-    except analysis.DataError as e:
-        raise InputError(f"--beside = {e}") from e
 
 
 def command(args: argparse.Namespace) -> int:
@@ -69,11 +77,9 @@ def write_report(study: space.Study, store: Store, beside: list[Path], metrics: 
 
     place = store.study(study.name)
     out = store.here / "studies" / study.name if isinstance(place, Url) else place
-    try:
+    with told():
         report = analysis.write(str(store.root), study.name, out, beside, metrics)
         print(f"\n{analysis.verdict_table(analysis.Results.from_store(str(store.root), study.name))}")
-    except analysis.DataError as e:
-        raise InputError(str(e)) from e
     if isinstance(place, Url):
         copies.upload({p.relative_to(out).as_posix(): p for p in sorted(out.rglob("*")) if p.is_file()}, place)
     print(f"\nreport: {report}" + (f" and {place / report.name}" if isinstance(place, Url) else ""))

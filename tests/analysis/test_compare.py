@@ -132,3 +132,9 @@ def test_bad_input_is_one_line(places: list[str], says: str, capsys: pytest.Capt
     assert says in error and error.count("\n") == 1
     with pytest.raises(DataError):
         read(places)
+
+
+def test_recipes_that_differ_are_told() -> None:
+    own, other = (Results.from_export(place) for place in (COMMITTED, COMMITTED.parent / "c0_laptop"))
+    assert "recipes: warmup 450560 | nothing more" in compare(own, other).plans
+    assert compare(own, own).plans == []
