@@ -1,8 +1,9 @@
 """What a sweep costs beside its training: the data path, the start of a stage, hundreds of short stages, planning.
 
-    PYTHONPATH=. python benchmarks/sweep.py [--parts data,overhead,many,recovery,planning] [--json FILE]
+    PYTHONPATH=. python benchmarks/sweep.py [--parts data,overhead,many,recovery,planning,sharing] [--json FILE]
 
-Run on an idle machine. Every figure is a ratio or a difference within this one run.
+Run on an idle machine. Every figure is a ratio or a difference within this one run. `sharing` needs a GPU and is left
+out unless it is asked for: a study of 10M parameters, its stages one by one and several to the GPU.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 from ray import tune
 
 from harness import plan as plans
 from harness import stages, watch
 from harness.cluster import data, sweep
 from harness.cluster.resources import Workers, allot, resources
+from harness.scales import GPU_DAY
 from harness.sources.nca import NCA
 from harness.sources.text import BPE, Text
 from harness.space import Study
@@ -44,6 +47,8 @@ CONSUMER_TOKENS_PER_S = 20_000
 """What one consumer trains on: MODEL on one core."""
 CONSUMERS = (1, 4, 16, 64)
 PARTS = ("data", "overhead", "many", "recovery", "planning")
+TEN_MILLION = GPU_DAY.sizes["10M"].scratch
+SHARERS = 4
 
 
 def scratch(seed: int) -> Train:
@@ -250,6 +255,41 @@ def further(store: Store, address: str, step: int) -> int:
         time.sleep(0.05)
 
 
+# ---- several stages to a GPU
+
+
+def sharing(batch: int, steps: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Run as many stages of 10M parameters on text as are to share the GPU, all at once and one by one, each way in a
+    store of its own: wall time, and the tokens that were trained in a second of training by all together."""
+    tokens = steps * batch * TEN_MILLION.model.context
+    recipe = replace(TEN_MILLION.recipe(tokens), batch=batch, warmup=tokens // 50)
+
+    def ten_million(seed: int) -> Train:
+        text = Corpus(TEXT, seed, epochs=10_000)
+        return Train(text, tokens, TEN_MILLION.model, recipe, seed, Evaluation(4, 64))
+
+    plan = seeds("sharing", ten_million, [], SHARERS)
+    cluster, wall, rate = ray.cluster_resources(), {}, {}
+    for name, workers in (("at_once", Workers(per_gpu=SHARERS)), ("one_by_one", Workers())):
+        with tempfile.TemporaryDirectory() as directory:
+            store = Store(Path(directory) / "store")
+            for stage in plan.stages.values():
+                if not isinstance(stage, Train):
+                    stages.run_here(stage, store)
+            concurrent = SHARERS if name == "at_once" else 1
+            started = time.perf_counter()
+            allotment = allot(cluster, plan.stages, [workers], concurrent)
+            outcome = sweep.run(plan, store, allotment, Options(checkpoint_every_s=600))
+            wall[name] = time.perf_counter() - started
+            if outcome.failed:
+                raise SystemExit(f"failed: {outcome.failed}")
+            manifests = [m for a, s in plan.stages.items() if isinstance(s, Train) and (m := store.manifest(a))]
+            trained = sum(m["train_s"] + m["wait_s"] for m in manifests) / concurrent
+            rate[name] = SHARERS * tokens / trained
+            yield name, {"wall_s": wall[name], "train_s": trained, "tokens_per_s": rate[name]}
+    yield "ratio", {"wall": wall["one_by_one"] / wall["at_once"], "training": rate["at_once"] / rate["one_by_one"]}
+
+
 # ---- planning
 
 
@@ -299,19 +339,24 @@ def status(count: int) -> dict[str, float]:
     return {"stages": len(plan.stages), "status_s": looked}
 
 
-def measure(parts: list[str], count: int, seconds: float) -> Iterator[tuple[str, dict[str, float]]]:
+def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
+    parts = args.parts.split(",")
     if "planning" in parts:
         yield "planning", planning(10_000)
         yield "status", status(3_000)
-    if {"data", "overhead", "many", "recovery"} & set(parts):
+    if "sharing" in parts:
+        sweep.connect()
+        for name, figures in sharing(args.sequences, args.steps):
+            yield f"sharing.{name}", figures
+    elif {"data", "overhead", "many", "recovery"} & set(parts):
         sweep.connect(2)
     if "data" in parts:
         for consumers in CONSUMERS:
-            yield f"data.{consumers}", data_path(consumers, seconds)
+            yield f"data.{consumers}", data_path(consumers, args.seconds)
     if "overhead" in parts:
         for concurrent, in_trial in itertools.product((1, 2), (False, True)):
             name = f"overhead.{'in_trial' if in_trial else 'ray_train'}.{concurrent}_at_once"
-            yield name, overhead(count, concurrent, in_trial)
+            yield name, overhead(args.stages, concurrent, in_trial)
     if "many" in parts:
         yield "many", many(200)
     if "recovery" in parts:
@@ -323,10 +368,12 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"(default {','.join(PARTS)})")
     parser.add_argument("--stages", type=int, default=3, help="of each kind, for the overhead (default 3)")
     parser.add_argument("--seconds", type=float, default=80.0, help="of the data path (default 80)")
+    parser.add_argument("--sequences", type=int, default=64, help="a step, of the stages that share (default 64)")
+    parser.add_argument("--steps", type=int, default=2000, help="of each of them (default 2000)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results: dict[str, float] = {}
-    for part, figures in measure(args.parts.split(","), args.stages, args.seconds):
+    for part, figures in measure(args):
         for name, value in figures.items():
             results[f"{part}.{name}"] = value
             print(f"{f'{part}.{name}':<55} {value:12.3f}", flush=True)

@@ -16,6 +16,8 @@ of it runs). Tokens are random; the model is trained by `harness.loop`, laid out
 - A checkpoint (`resume.Saver`, into --directory) costs the seconds that the loop waits for the copy and those that the
   steps beside the writing take longer, as a share of 10 minutes.
 - Bytes of parameters, gradients and moments on each of two ranks (FSDP, gloo), of what one rank has.
+- Sharing (--parts sharing): tokens/s of --processes processes that train at once on one GPU, of what one makes alone,
+  by sequences a step. Run it with and without NVIDIA's MPS (`nvidia-cuda-mps-control -d`).
 
 What was tried, by programs that are not kept (this one's own figures stand in the README): 3M parameters with 8
 sequences of 512 tokens on two threads of an idle AMD EPYC 9004 (AVX-512, bfloat16 products), torch 2.13, transformers
@@ -52,7 +54,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -66,6 +68,7 @@ from torch.multiprocessing.spawn import spawn
 
 from harness import device, environment, loop, parallel, resume
 from harness.layout import Layout
+from harness.scales import GPU_DAY
 from harness.specs import Corpus, Llama, Recipe, Train, digest
 from harness.worker import Batch, Options, Worker
 
@@ -106,9 +109,10 @@ class RandomTokens:
         raise NotImplementedError("this source has no sequences")
 
 
-# The shapes of search_spaces/model_size.py, and a small one that a CPU trains.
+# The shapes of search_spaces/model_size.py, a small one that a CPU trains, and one that shares a GPU.
 CASES = {
     "3M": Case(Llama(depth=4, width=256, heads=4, mlp=704, context=512), PAPER, 8, "cpu"),
+    "10M": Case(GPU_DAY.sizes["10M"].scratch.model, GPT2, 64, "cuda"),
     "100M": Case(Llama(depth=12, width=768, heads=12, mlp=3072), GPT2, 32, "cuda"),
     "400M": Case(Llama(depth=24, width=1024, heads=16, mlp=4096), GPT2, 32, "cuda"),
     "1.6B": Case(Llama(depth=24, width=2048, heads=32, mlp=8192), GPT2, 32, "cuda"),
@@ -366,6 +370,57 @@ def memory_by_rank(case: Case, world: int = 2) -> dict[str, Any]:
     }
 
 
+def _sharer(
+    number: int,
+    case: Case,
+    precision: str,
+    where: str,
+    options: Options,
+    batches: list[int],
+    seconds: float,
+    meet: Any,
+    made: Any,
+) -> None:
+    """One of the processes of `sharing`: for each of `batches` the steps/s of the first alone, then of all at once."""
+    torch.set_num_threads(1)
+    worker = Worker(device=where, memory_share=1 / meet.parties, options=options)
+    for place, batch in enumerate(batches):
+        give_back(where)
+        spec = dataclasses.replace(case, batch=batch).spec(precision)
+        step, drawn = our_step(spec, worker), batch_of(spec, 0)
+        for count in range(5):
+            step(drawn, count)
+        for phase, busy in enumerate((number == 0, True)):
+            meet.wait()
+            steps, started = 0, time.perf_counter()
+            while busy and time.perf_counter() - started < seconds:
+                step(drawn, steps)  # waits for the device: it returns the loss
+                steps += 1
+            made[(2 * place + phase) * meet.parties + number] = steps / (time.perf_counter() - started)
+            meet.wait()
+
+
+def sharing(
+    case: Case, precision: str, worker: Worker, processes: int, batches: list[int], seconds: float
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """By sequences a step: tokens/s of one process alone and of `processes` on one device at once, and their ratio."""
+    context = torch.multiprocessing.get_context("spawn")
+    made = context.Array("d", 2 * len(batches) * processes)
+    given = (case, precision, worker.device, worker.options, batches, seconds, context.Barrier(processes), made)
+    spawn(_sharer, given, nprocs=processes)
+    rates = np.array(made).reshape(len(batches), 2, processes).sum(2)
+    for batch, (alone, together) in zip(batches, rates, strict=True):
+        tokens = batch * case.model.context
+        yield (
+            batch,
+            {
+                "alone_tokens_per_s": alone * tokens,
+                "together_tokens_per_s": together * tokens,
+                "speedup": together / alone,
+            },
+        )
+
+
 def processor(where: str) -> str:
     """The name of the device."""
     gpu = environment.hardware(where)["gpu"]
@@ -396,6 +451,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="as the same option of `run`")
     parser.add_argument("--parts", default="steps,checkpoint,memory", help="what is measured")
+    parser.add_argument("--processes", type=int, default=4, help="of sharing (default 4)")
+    parser.add_argument("--sequences", default="8,16,64", help="a step, of sharing (default 8,16,64)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="each way, of sharing (default 5)")
     parser.add_argument("--directory", type=Path, default=Path.cwd(), help="where checkpoints are written")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -434,6 +492,15 @@ def main() -> int:
         results["memory_3M_world_2"] = memory_by_rank(CASES["3M"])
         for what, each in results["memory_3M_world_2"].items():
             print(f"3M {what}, bytes: alone {each['alone']}, of two ranks {each['ranks']}: {each['largest_share']:.3f}")
+    if "sharing" in parts:
+        results["sharing"] = {}
+        batches = [int(n) for n in args.sequences.split(",")]
+        for name in names:
+            case, precision = CASES[name], precisions[-1]
+            for batch, found in sharing(case, precision, worker, args.processes, batches, args.seconds):
+                results["sharing"][f"{name} {batch}"] = found
+                what = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+                print(f"{name}, {batch} sequences a step, {args.processes} processes: {what}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
     return 0
