@@ -258,36 +258,56 @@ def further(store: Store, address: str, step: int) -> int:
 # ---- several stages to a GPU
 
 
-def sharing(batch: int, steps: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Run as many stages of 10M parameters on text as are to share the GPU, all at once and one by one, each way in a
-    store of its own: wall time, and the tokens that were trained in a second of training by all together."""
+def ten_million(seed: int, batch: int, steps: int) -> Train:
+    """A stage on text whose `batch` is that of neither scale."""
     tokens = steps * batch * TEN_MILLION.model.context
     recipe = replace(TEN_MILLION.recipe(tokens), batch=batch, warmup=tokens // 50)
+    text = Corpus(TEXT, seed, epochs=10_000)
+    return Train(text, tokens, TEN_MILLION.model, recipe, seed, Evaluation(4, 64))
 
-    def ten_million(seed: int) -> Train:
-        text = Corpus(TEXT, seed, epochs=10_000)
-        return Train(text, tokens, TEN_MILLION.model, recipe, seed, Evaluation(4, 64))
 
-    plan = seeds("sharing", ten_million, [], SHARERS)
-    cluster, wall, rate = ray.cluster_resources(), {}, {}
-    for name, workers in (("at_once", Workers(per_gpu=SHARERS)), ("one_by_one", Workers())):
-        with tempfile.TemporaryDirectory() as directory:
-            store = Store(Path(directory) / "store")
-            for stage in plan.stages.values():
-                if not isinstance(stage, Train):
-                    stages.run_here(stage, store)
-            concurrent = SHARERS if name == "at_once" else 1
-            started = time.perf_counter()
-            allotment = allot(cluster, plan.stages, [workers], concurrent)
-            outcome = sweep.run(plan, store, allotment, Options(checkpoint_every_s=600))
-            wall[name] = time.perf_counter() - started
-            if outcome.failed:
-                raise SystemExit(f"failed: {outcome.failed}")
-            manifests = [m for a, s in plan.stages.items() if isinstance(s, Train) and (m := store.manifest(a))]
-            trained = sum(m["train_s"] + m["wait_s"] for m in manifests) / concurrent
-            rate[name] = SHARERS * tokens / trained
-            yield name, {"wall_s": wall[name], "train_s": trained, "tokens_per_s": rate[name]}
-    yield "ratio", {"wall": wall["one_by_one"] / wall["at_once"], "training": rate["at_once"] / rate["one_by_one"]}
+def sharing(batch: int, steps: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Stages of 10M parameters one by one, and as many at once as are to share the GPU: wall time, and the tokens that
+    all together trained in a second of training. A short stage comes first, so that neither way compiles what the
+    other then finds compiled."""
+    first = seeds("first", lambda seed: ten_million(seed, batch, 10), [], 1)
+    plan = seeds("sharing", lambda seed: ten_million(seed, batch, steps), [], SHARERS)
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        ways = (("first", first, 1), ("at_once", plan, SHARERS), ("one_by_one", plan, 1))
+        for name, stages_of, sharers in ways:
+            found[name] = shared(stages_of, Store(Path(directory) / name), sharers)
+            yield name, found[name]
+    alone, together = found["one_by_one"], found["at_once"]
+    yield (
+        "ratio",
+        {
+            "wall": alone["wall_s"] / together["wall_s"],
+            "training": together["tokens_per_s"] / alone["tokens_per_s"],
+        },
+    )
+
+
+def shared(plan: plans.Plan, store: Store, sharers: int) -> dict[str, float]:
+    """Run `plan`, of stages on one text, with `sharers` stages on the GPU at once."""
+    trains = {address: stage for address, stage in plan.stages.items() if isinstance(stage, Train)}
+    for address, stage in plan.stages.items():
+        if address not in trains:
+            stages.run_here(stage, store)
+    workers = Workers(per_gpu=sharers)
+    started = time.perf_counter()
+    allotment = allot(ray.cluster_resources(), plan.stages, [workers], sharers)
+    outcome = sweep.run(plan, store, allotment, Options(checkpoint_every_s=600))
+    wall = time.perf_counter() - started
+    if outcome.failed:
+        raise SystemExit(f"failed: {outcome.failed}")
+    manifests = [m for address in trains if (m := store.manifest(address))]
+    trained = sum(m["train_s"] + m["wait_s"] for m in manifests)
+    return {
+        "wall_s": wall,
+        "train_s": trained / len(manifests),
+        "tokens_per_s": sharers * sum(stage.tokens for stage in trains.values()) / trained,
+    }
 
 
 # ---- planning

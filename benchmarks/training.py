@@ -55,7 +55,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -386,7 +386,7 @@ def _sharer(
     worker = Worker(device=where, memory_share=1 / meet.parties, options=options)
     for place, batch in enumerate(batches):
         give_back(where)
-        spec = dataclasses.replace(case, batch=batch).spec(precision)
+        spec = replace(case, batch=batch).spec(precision)
         step, drawn = our_step(spec, worker), batch_of(spec, 0)
         for count in range(5):
             step(drawn, count)
@@ -446,6 +446,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", help=f"of {','.join(CASES)}; unless given, those for the device")
     parser.add_argument("--precision", help="fp32, bf16 or both with a comma; bf16 on a GPU, both on a CPU")
+    parser.add_argument("--vocabulary", type=int, help="of the models; unless given, that of GPT-2 or of the automata")
     parser.add_argument("--reference", type=Path, metavar="CHECKOUT")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int)
@@ -458,12 +459,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     kind = device.kind(args.device)
+    cases = {name: replace(case, vocab=args.vocabulary or case.vocab) for name, case in CASES.items()}
     names = args.models.split(",") if args.models else [n for n, case in CASES.items() if case.device == kind]
     precisions = (args.precision or {"cpu": "fp32,bf16", "cuda": "bf16"}[kind]).split(",")
     parts = args.parts.split(",")
     effort = EFFORT[kind]
     if args.rounds:
-        effort = dataclasses.replace(effort, rounds=args.rounds)
+        effort = replace(effort, rounds=args.rounds)
     torch.set_num_threads(args.threads)
     worker = Worker(device=args.device, threads=args.threads, options=Options(Layout(compile=args.compile)))
     results: dict[str, Any] = {
@@ -479,13 +481,13 @@ def main() -> int:
         results["steps"] = {}
         for name in names:
             for precision in precisions:
-                found = race(CASES[name], precision, worker, args.reference, effort)
+                found = race(cases[name], precision, worker, args.reference, effort)
                 results["steps"][f"{name} {precision}"] = found
                 show(name, precision, found)
     if "checkpoint" in parts:
         results["checkpoint"] = {}
         for name in names:
-            found = checkpoint_cost(CASES[name], precisions[-1], worker, args.directory, effort)
+            found = checkpoint_cost(cases[name], precisions[-1], worker, args.directory, effort)
             results["checkpoint"][f"{name} {precisions[-1]}"] = found
             print(f"{name} checkpoint: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True)
     if "memory" in parts:
@@ -496,7 +498,7 @@ def main() -> int:
         results["sharing"] = {}
         batches = [int(n) for n in args.sequences.split(",")]
         for name in names:
-            case, precision = CASES[name], precisions[-1]
+            case, precision = cases[name], precisions[-1]
             for batch, found in sharing(case, precision, worker, args.processes, batches, args.seconds):
                 results["sharing"][f"{name} {batch}"] = found
                 what = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
