@@ -263,7 +263,7 @@ def ten_million(seed: int, batch: int, steps: int) -> Train:
     tokens = steps * batch * TEN_MILLION.model.context
     recipe = replace(TEN_MILLION.recipe(tokens), batch=batch, warmup=tokens // 50)
     text = Corpus(TEXT, seed, epochs=10_000)
-    return Train(text, tokens, TEN_MILLION.model, recipe, seed, Evaluation(4, 64))
+    return Train(text, tokens, TEN_MILLION.model, recipe, seed, Evaluation(4, 16))
 
 
 def sharing(batch: int, steps: int) -> Iterator[tuple[str, dict[str, float]]]:
