@@ -259,7 +259,7 @@ def further(store: Store, address: str, step: int) -> int:
 
 
 def ten_million(seed: int, batch: int, steps: int) -> Train:
-    """A stage on text whose `batch` is that of neither scale."""
+    """A stage on text of `steps` steps of `batch` sequences."""
     tokens = steps * batch * TEN_MILLION.model.context
     recipe = replace(TEN_MILLION.recipe(tokens), batch=batch, warmup=tokens // 50)
     text = Corpus(TEXT, seed, epochs=10_000)

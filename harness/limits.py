@@ -1,4 +1,5 @@
-"""What a run may use. When that is used, no stage is begun any more and those that run save their state and stop."""
+"""What a run may use. When that is used, or the user interrupts the run, no stage is begun any more and those that run
+save their state and stop."""
 
 import contextlib
 import json
@@ -17,6 +18,7 @@ TICK_S = 1.0
 """How often device time is counted."""
 TICK_THERE_S = 5.0
 """The same where each stage takes requests to an object store."""
+INTERRUPTED = "an interruption"
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,13 @@ class Running(NamedTuple):
 
 
 class Meter:
-    """The clock and the device time of one run. Makes the file `stop` when the limit is reached."""
+    """The clock and the device time of one run. Makes the file `stop` when the limit is reached or the run is
+    interrupted."""
 
     def __init__(self, limit: Limit, store: Store, stop: Place) -> None:
         self.limit, self.store, self.stop = limit, store, stop
         self.reached: str | None = None
-        """The limit that was reached, in words."""
+        """What ended the run early, in words: the limit, or INTERRUPTED."""
         self.device_s = 0.0
         self._begun = self._counted = time.monotonic()
         self._running: dict[str, Running] = {}
@@ -88,7 +91,8 @@ class Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        with self._lock:
+            self._over.set()
         if self._thread.is_alive():
             self._thread.join()
         with contextlib.suppress(OSError):  # a store that cannot be written says so itself
@@ -105,6 +109,19 @@ class Meter:
         self._tick()
         with self._lock:
             self._running.pop(address, None)
+
+    @property
+    def interrupted(self) -> bool:
+        return self.reached == INTERRUPTED
+
+    def interrupt(self) -> None:
+        """End the run as a limit would; waits where an object store is away."""
+        while self.reached is None and not self._over.is_set():
+            with self._lock:
+                if self.reached is None and not self._over.is_set():  # nobody would remove the file
+                    self._tell(INTERRUPTED)
+            if self.reached is None:
+                self._over.wait(TICK_S)
 
     def used(self) -> str | None:
         """How much of the limit this run has used, for people; None without a limit."""
@@ -130,7 +147,7 @@ class Meter:
                     self._tell(reached)
 
     def _tell(self, reached: str) -> None:
-        """Make the file; where an object store is away, the next tick does."""
+        """Make the file; where an object store is away, the next try does."""
         self.stop.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(UrlError):
             self.stop.write_text(reached)

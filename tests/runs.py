@@ -3,6 +3,8 @@ short."""
 
 import functools
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -24,6 +26,15 @@ def curve(store: Store, digest: str) -> list[dict[str, Any]]:
     assert attempt is not None, f"stage {digest} is not done"
     rows = [json.loads(line) for line in (attempt / "curve.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in CLOCKS} for row in rows]
+
+
+def interruptible(command: list[str]) -> "subprocess.Popen[str]":
+    """Start a process that heeds Ctrl-C: tests begun in the background ignore it, and would pass that on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class KilledError(Exception):

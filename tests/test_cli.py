@@ -5,8 +5,10 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness import stages
+from harness import plan as plans
+from harness import resume, stages
 from harness.__main__ import main, parser
+from harness.space import load as load_space
 from harness.store import Store
+from harness.watch import Watch
+from tests.runs import interruptible
 
 SPACE = '''
 """Does one thing help another?"""
@@ -243,11 +249,13 @@ def test_a_store_without_room_is_refused(
 def test_a_budget_beyond_the_text_is_refused_before_training(
     space: Callable[..., Path], call: Callable[..., int], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("run", space(tokens="10_000_000"), "--in-process") == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: Train.tokens = ") and "Corpus(epochs=" in lines[0]
+    assert call("run", space(tokens="10_000_000", arms="[]"), "--in-process") == 1
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2  # seeds
+    assert all("Train.tokens = " in line and "Corpus(epochs=" in line for line in failed)
     assert not list(Path(store.root).rglob("curve.jsonl"))
+    assert call("run", space(tokens="10_000_000"), "--in-process") == 2  # the text is there by now
+    assert capsys.readouterr().err.startswith("error: Train.tokens = ")
 
 
 @pytest.mark.parametrize(
@@ -394,6 +402,70 @@ def test_what_is_interrupted_exits_with_130_and_goes_on(
     assert len(list(store.root.glob("stages/*/DONE"))) == 2
     assert call("run", path, "--in-process") == 0
     assert len(list(store.root.glob("stages/*/DONE"))) == 7
+
+
+LONG = '''
+"""Does it end?"""
+from harness.sources.nca import NCA
+from harness.space import Study
+from harness.specs import Corpus, Evaluation, Llama, Recipe, Train
+
+MODEL = Llama(depth=1, width=16, heads=2, mlp=24, context=32)
+
+def scratch():
+    return Train(Corpus(NCA(states=2, grid=4)), 10**6 * 8 * 32, MODEL, Recipe(1e-2, 8), 0, Evaluation(2, 8))
+
+study = Study("long", __doc__, scratch, [])
+'''
+
+
+def test_ctrl_c_saves_the_step_of_a_running_stage(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "long.py").write_text(LONG)
+    plan = plans.make(load_space(str(tmp_path / "long.py")))
+    (address,) = plan.stages
+    command = [sys.executable, "-m", "harness", "run", str(tmp_path / "long.py"), "--store", str(store.root)]
+    steps = [0]
+    for _ in range(2):
+        with interruptible([*command, "--in-process", "--checkpoint-every", "600"]) as process:
+            live = store.resume(address) / "live.json"
+            while not (live.exists() and json.loads(live.read_text())["step"] > steps[-1]):
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 130
+        assert out.splitlines()[-1] == "interrupted: 0 of 1 stages done, the same command goes on"
+        assert "running stages save their state and stop" in err and "Traceback" not in err
+        assert {view.state for view in Watch(plan, store).look().stages} == {"waiting"}
+        assert not list(store.scratch.glob("stop/*"))
+        steps.append(resume.newest(store.resume(address)).step)
+        assert steps[-1] > steps[-2]
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "long.py").write_text(LONG)
+    options = ["run", str(tmp_path / "long.py"), "--store", str(store.root), "--in-process"]
+    deaf = f"from harness import __main__, loop; loop.NOTICE_S = 1e9; raise SystemExit(__main__.main({options!r}))"
+    with interruptible([sys.executable, "-c", deaf]) as process:
+        while not list(store.resume("").glob("*/live.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "once more to end at once" not in (said := process.stderr.readline()):
+            assert said
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--concurrent=2", "--cpus=2", "--in-trial", "--generator-gpus=.5"])
+def test_what_is_for_a_cluster_is_refused_in_process(
+    space: Callable[..., Path], refused: Callable[..., str], option: str
+) -> None:
+    said = refused(space(), option, commands=("run",))
+    assert said.startswith(f"{option.partition('=')[0]}: --in-process runs one stage after another")
 
 
 def test_a_diverged_stage_fails_the_run_and_blocks_only_what_needs_it(

@@ -28,7 +28,7 @@ from harness.specs import digest
 from harness.store import Store
 from harness.watch import StageView, StudyView, Watch
 from harness.worker import Options, Stopped, Worker, read_here
-from tests.runs import KilledError, curve, killed_at
+from tests.runs import KilledError, curve, interruptible, killed_at
 
 SPACE = '''
 """Does one thing help another?"""
@@ -375,13 +375,7 @@ def test_watching_ends_when_nothing_is_left(mixed: Mixed, target: str, capsys: p
 
 def test_watching_ends_with_ctrl_c(mixed: Mixed, target: str) -> None:
     command = [sys.executable, "-m", "harness", *status(f"{target}:mixed", mixed.store, "--watch", "0.2")]
-    # Tests that were started in the background ignore Ctrl-C, and would pass that on.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with started as process:
+    with interruptible(command) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("mixed: 3/14 stages done")
         process.send_signal(signal.SIGINT)

@@ -1,16 +1,19 @@
 """Carrying a plan out: the options of every command that runs stages, and how they run, on Ray or here."""
 
 import argparse
+import contextlib
 import functools
 import os
 import secrets
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from harness import cost, failure, nearest, promise, screen, tracking
 from harness import plan as plans
 from harness.asking import asking
-from harness.cluster.resources import Allotment, allot
+from harness.cluster.resources import Allotment, Workers, allot
 from harness.commands import stage as one
 from harness.commands.common import means_of, positive, positive_number, rates_of, running_code
 from harness.commands.plan import describe
@@ -27,8 +30,8 @@ from harness.url import Place
 from harness.watch import Watch
 from harness.worker import Options, Stopped, Worker
 
-LIMIT_REACHED = 4
-"""Exit code."""
+LIMIT_REACHED, INTERRUPTED = 4, 130
+"""Exit codes."""
 
 
 def computing() -> argparse.ArgumentParser:
@@ -55,10 +58,38 @@ def computing() -> argparse.ArgumentParser:
     return run
 
 
-def meter_of(args: argparse.Namespace, name: str, store: Store) -> Meter:
-    """The meter of what the command line allows a run of study `name`."""
+@contextlib.contextmanager
+def metered(args: argparse.Namespace, name: str, store: Store) -> Iterator[Meter]:
+    """The meter of what the command line allows a run of study `name`. Inside, a first Ctrl-C ends the run as a limit
+    would, and a second one at once."""
     stop = store.scratch / "stop" / f"{name}-{secrets.token_hex(4)}"
-    return Meter(Limit(args.max_hours, args.max_cost, args.price), store, stop)
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        threading.Thread(target=stop_stages, daemon=True).start()  # what it waits for may be held by this thread
+
+    def stop_stages() -> None:
+        print("\ninterrupted: running stages save their state and stop; once more to end at once", file=sys.stderr)
+        meter.interrupt()
+
+    with Meter(Limit(args.max_hours, args.max_cost, args.price), store, stop) as meter:
+        # A shell lets what runs in the background ignore it; other threads may not set it.
+        listen = before != signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+        if listen:
+            signal.signal(signal.SIGINT, first)
+        try:
+            yield meter
+        finally:
+            if listen:
+                signal.signal(signal.SIGINT, before)
+
+
+def ended_early(meter: Meter, what: str) -> int:
+    """Say that `what` was stopped before it was done; the exit code."""
+    why = "interrupted" if meter.interrupted else f"stopped at the limit of {meter.reached}"
+    print(f"{why}: {what}, the same command goes on")
+    return INTERRUPTED if meter.interrupted else LIMIT_REACHED
 
 
 def carry_out(
@@ -87,6 +118,16 @@ def carry_out(
         print(f"{len(outcome.computed)} stages computed")
     tell(plan, store, outcome, args)
     return outcome
+
+
+def check_alone(args: argparse.Namespace) -> None:
+    """Raise InputError where what a stage is given of a cluster is asked for without one."""
+    for option in ("workers", "generator_gpus", "in_trial", "cpus", "concurrent"):
+        if args.in_process and getattr(args, option) not in (None, False, 0.0, (Workers(),)):
+            name = f"--{option.replace('_', '-')}"
+            raise InputError(
+                f"{name}: --in-process runs one stage after another in this process; leave one out"
+            )
 
 
 def check_asked(asked: Iterable[Asking], args: argparse.Namespace) -> None:
@@ -196,7 +237,7 @@ def compute_here(
     plan: plans.Plan, store: Store, register: Callable[[], None], meter: Meter, args: argparse.Namespace
 ) -> Outcome:
     """Run the plan in this process, without Ray, one stage after another. What a stage raises is written down and
-    raised, for a debugger."""
+    raised, for a debugger, unless it says itself how to mend it: then stages that do not need it go on."""
     from harness import device, stages
 
     chosen = options(plan, store, meter, args)
@@ -213,10 +254,12 @@ def compute_here(
                 outcome.settle(address, stages.run_here(plan.stages[address], store, worker)["status"])
             except Stopped:
                 break
+            except InputError as e:
+                failure.write(store, address, failure.describe(e))
+                outcome.failed[address] = str(e)
             except Exception as e:
                 failure.write(store, address, failure.describe(e))
-                if not isinstance(e, InputError):  # that says itself how to mend it
-                    print(f"failed; alone, under a debugger: {one.alone(args, address)}", file=sys.stderr)
+                print(f"failed; alone, under a debugger: {one.alone(args, address)}", file=sys.stderr)
                 raise
             finally:
                 meter.ends(address)

@@ -7,7 +7,7 @@ from harness import plan as plans
 from harness import space
 from harness.commands import stage as one
 from harness.commands.common import Commands, make_plan, of_study, rated
-from harness.commands.computing import LIMIT_REACHED, carry_out, check_asked, computing, meter_of
+from harness.commands.computing import carry_out, check_alone, check_asked, computing, ended_early, metered
 from harness.commands.placing import placing
 from harness.commands.report import check_beside, own_metrics, reporting, write_report
 from harness.commands.search import search
@@ -26,6 +26,7 @@ def add(commands: Commands) -> None:
 def command(args: argparse.Namespace) -> int:
     metrics = own_metrics(args)  # what is wrong with them is told before anything runs
     check_beside(args)
+    check_alone(args)
     asked = space.load(args.target).benchmarks.values()
     code = search(args, first=lambda: check_asked(asked, args))
     if code:
@@ -34,13 +35,11 @@ def command(args: argparse.Namespace) -> int:
     register = functools.partial(plans.register, plan, store, revisions)
     if args.stage is not None:
         plan = one.only(plan, args.stage)
-    with meter_of(args, plan.study.name, store) as meter:
+    with metered(args, plan.study.name, store) as meter:
         outcome = carry_out(plan, store, register, meter, args)
     stopped = outcome.left(plan.stages)
     if args.stage is None and not stopped:
         write_report(plan.study, store, args.beside, metrics)
     if stopped:
-        done = f"{len(outcome.finished)} of {len(plan.stages)} stages done"
-        print(f"stopped at the limit of {meter.reached}: {done}, the same command goes on")
-        return LIMIT_REACHED
+        return ended_early(meter, f"{len(outcome.finished)} of {len(plan.stages)} stages done")
     return 1 if outcome.failed or outcome.blocked else 0

@@ -10,13 +10,14 @@ from harness import nearest, space, winners
 from harness import plan as plans
 from harness.commands.common import Commands, make_search, of_study, rated, rates_of
 from harness.commands.computing import (
-    LIMIT_REACHED,
     allot_stages,
     carry_out,
+    check_alone,
     check_budgets,
     computing,
+    ended_early,
     live,
-    meter_of,
+    metered,
     options,
     prepare,
     tell,
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
+    check_alone(args)
     study = space.load(args.target)
     if study.search is None:
         raise InputError(f"Study.search = None: study {study.name} has nothing to search; give it a Search")
@@ -55,15 +57,14 @@ def search(args: argparse.Namespace, first: Callable[[], None] = lambda: None) -
     if record is None:
         first()
         register = functools.partial(winners.register, tuning, store, revisions)
-        with meter_of(args, tuning.plan.study.name, store) as meter:
+        with metered(args, tuning.plan.study.name, store) as meter:
             if tuning.search.adaptive:
                 results = _adapt(tuning, store, register, revisions, meter, args)
             else:
                 outcome = carry_out(tuning.plan, store, register, meter, args)
                 results = [] if meter.reached else winners.gather(tuning, store, outcome)
         if meter.reached:
-            print(f"the search stopped at the limit of {meter.reached}; the same command goes on")
-            return LIMIT_REACHED
+            return ended_early(meter, "the search has not ended")
         if len(results) < len(tuning.trials) or any(told.status == "failed" for _, told in results):
             return 1
         record = winners.conclude(tuning, results, store)
