@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.errors import require
 from harness.rng import named_seed
 
 
@@ -12,6 +13,15 @@ def samples(value: Any) -> bool:
     from ray.tune.search.sample import Domain
 
     return isinstance(value, Domain)
+
+
+def check_range(field: str, value: Any) -> None:
+    """Raise InputError for a range whose bounds are the wrong way round, which Tune draws from without a word."""
+    from ray.tune.search.sample import Float, Integer
+
+    if isinstance(value, Float | Integer):
+        ascending = value.lower < value.upper
+        require(ascending, field, (value.lower, value.upper), "give the lower bound first, and a higher one after it")
 
 
 def variants(over: Mapping[str, Any], num_samples: int) -> Iterator[dict[str, Any]]:

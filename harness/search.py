@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.axes import samples, variants
+from harness.axes import check_range, samples, variants
 from harness.errors import number_fields, require, whole, whole_fields
 from harness.specs import Train
 
@@ -55,6 +55,7 @@ class Search:
         drawn = self.search_alg is not None or any(samples(value) for value in self.over.values())
         require(drawn or self.trials == 1, "Search.trials", self.trials, "a grid is tried whole; leave it out")
         for name, value in self.over.items():
+            check_range(f"Search.over[{name!r}]", value)
             gridded = self.search_alg is None or samples(value)
             require(gridded, f"Search.over[{name!r}]", value, "a search_alg needs a range, not a grid")
 

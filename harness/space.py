@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.axes import variants
+from harness.axes import check_range, variants
 from harness.claims import Claim
 from harness.errors import InputError, number_fields, require, whole_fields
 from harness.reasoning.spec import Benchmark, Evaluate
@@ -94,6 +94,7 @@ class Study:
         for axis, value in self.over.items():
             several = isinstance(value, list | range)
             require(not several, f"Study.over[{axis!r}]", value, "for several values use tune.grid_search([...])")
+            check_range(f"Study.over[{axis!r}]", value)
             require(axis in named, "Study.over", axis, f"no arm names this axis; arms name {', '.join(sorted(named))}")
         ids = [claim.id for claim in self.claims]
         require(len(set(ids)) == len(ids), "Study.claims", ids, "give every claim an id of its own")
@@ -119,6 +120,8 @@ class Study:
     def _check_search(self, search: Search) -> None:
         for name in search.over:
             require(name not in self.over, "Search.over", name, "is an axis of the study; search or run over it")
+            named = any(name in self._searched(arm) for arm in self.all_arms)
+            require(named, "Search.over", name, "no arm names this parameter; spell it as they do or leave it out")
         for arm in self.all_arms:
             names = ", ".join(search.over)
             require(bool(self._searched(arm)), "Search.over", names, f"arm {arm.__name__} names none: all are tuned")
@@ -156,8 +159,10 @@ class Study:
             if name in self.over:
                 axes.append(name)
             elif name not in searched and parameter.default is parameter.empty:
-                known = ", ".join(self.over) or "none"
-                raise InputError(f"arm {arm.__name__}: axis {name!r} is not in Study.over, which has {known}")
+                known = f"Study.over, which has {', '.join(self.over) or 'none'}"
+                if self.search is not None:
+                    known += f", nor in Search.over, which has {', '.join(self.search.over)}"
+                raise InputError(f"arm {arm.__name__}: axis {name!r} is not in {known}")
         return axes
 
     def points(self, winners: Winners | None = None) -> list[Point]:

@@ -462,6 +462,8 @@ def test_the_plan_tells_what_tokenising_takes_where_a_rate_is_known() -> None:
     unknown = describe(plan, set(), Rates())
     assert "text    Skylion007/openwebtext: 39.8GB to tokenise, about 18.1GB of tokens" in unknown
     assert "how long it takes is not known" in unknown
+    small = describe(make(study(replace(OPENWEBTEXT, tokenizer=BPE(512)))), set(), Rates())
+    assert "about 35.6GB of tokens" in small
     # 10 MB in 2 s, of which a run before did half
     texts = [manifest(C4, 10_000_000, 1.0, found_bytes=5_000_000), manifest(C4, 5_000_000, 1.0)]
     assert text_rates.measured(texts) == text_rates.TextRate(5e6, "a processor", 2)

@@ -161,6 +161,9 @@ def fixed(seed):
         (lambda: study(baseline=warm_only, arms=[both], search=replace(GRID, over={
             "lr": tune.grid_search([1e-3, 1e-2]), "warm_lr": tune.grid_search([1e-3, 1e-2])
         })), "arms get unequal numbers of trials"),
+        (lambda: study(replace(GRID, over={**GRID.over, "lrr": tune.grid_search([1.0])})), "'lrr': no arm names this"),
+        (lambda: study(replace(GRID, over={"lrr": tune.grid_search([1.0])})), "nor in Search.over, which has lrr"),
+        (lambda: Search({"lr": tune.loguniform(2, 1)}, [1]), r"Search.over\['lr'\] = \(2, 1\): give the lower"),
         (lambda: Search({}, [1]), "name what is searched"),
         (lambda: Search({"lr": tune.grid_search([1.0])}, [1], trials=9), "a grid is tried whole"),
         (lambda: Search({"lr": tune.loguniform(1, 2)}, [-1]), "Search.seeds = -1"),

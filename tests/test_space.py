@@ -181,6 +181,10 @@ def takes_names(seed: int, **rest: int) -> Train:
             {"arms": [], "over": {"depth": 1, "seed": 0, "bnad": 1}},
             r"^Study\.over = 'bnad': no arm names this axis; arms name depth, seed$",
         ),
+        (
+            {"arms": [], "over": {"depth": tune.randint(3, 1), "seed": 0}},
+            r"^Study\.over\['depth'\] = \(3, 1\): give the lower bound first",
+        ),
         ({"arms": [takes_all]}, r"^arm takes_all: parameter 'rest' is no axis"),
         ({"arms": [takes_names]}, r"^arm takes_names: parameter 'rest' is no axis"),
         ({"arms": [scratch]}, r"^Study\.arms = \['scratch', 'scratch'\]: "),

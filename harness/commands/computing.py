@@ -125,9 +125,7 @@ def check_alone(args: argparse.Namespace) -> None:
     for option in ("workers", "generator_gpus", "in_trial", "cpus", "concurrent"):
         if args.in_process and getattr(args, option) not in (None, False, 0.0, (Workers(),)):
             name = f"--{option.replace('_', '-')}"
-            raise InputError(
-                f"{name}: --in-process runs one stage after another in this process; leave one out"
-            )
+            raise InputError(f"{name}: --in-process runs one stage after another in this process; leave one out")
 
 
 def check_asked(asked: Iterable[Asking], args: argparse.Namespace) -> None:
