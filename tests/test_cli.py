@@ -485,7 +485,9 @@ def test_status_says_what_is_done_and_what_waits(
     space: Callable[..., Path], call: Callable[..., int], ran: Path, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("status", space()) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("tiny: 0/7 stages done, 0 running")
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0].startswith("tiny: 0/7 stages done, 0 running")
+    assert said.err == f"store = {str(store.root)!r}: there is none yet; --store or NCA_STORE names another\n"
     shutil.copytree(ran.root, store.root)
     assert call("status", space()) == 0
     head, gaps, *lines = capsys.readouterr().out.splitlines()

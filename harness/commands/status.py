@@ -25,6 +25,8 @@ def add(commands: Commands) -> None:
 
 def command(args: argparse.Namespace) -> int:
     plan, store, _ = next_plan(args)
+    if not store.exists():
+        print(f"store = {str(store.root)!r}: there is none yet; --store or NCA_STORE names another", file=sys.stderr)
     seen = watch.Watch(plan, store)
     if args.watch is not None:
         try:
