@@ -118,6 +118,7 @@ def limits(job: Config) -> Config:
     ("name", "change", "error"),
     [
         ("cluster.yaml", lambda c: c.update(max_wokers=3), "max_wokers"),
+        ("cluster.yaml", lambda c: c.update(max_wokers=c.pop("max_workers")), "max_wokers"),
         ("cluster.yaml", lambda c: gpu(c).update(minworkers=1), "available_node_types.gpu: .*minworkers"),
         ("cluster.yaml", lambda c: c.update(max_workers="many"), "max_workers: 'many'"),
         ("cluster.yaml", lambda c: c.update(head_node_type="haed"), "head_node_type"),
@@ -152,9 +153,11 @@ def limits(job: Config) -> Config:
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_each(
-    cluster: Any, name: str, change: Callable[[Config], object], error: str
+    cluster: Any, name: str, change: Callable[[Config], object], error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     code, out, err = cluster(name, change)
+    assert not caplog.records
     assert (code, out) == (2, "")
     assert re.search(error, err), err
     assert all(line.startswith("error: ") for line in err.splitlines())

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import importlib.util
 import io
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -125,8 +126,11 @@ def by_ray(config: Config) -> dict[str, Any]:
     import jsonschema
     from ray.autoscaler._private.util import prepare_config, validate_config
 
+    logger = logging.getLogger("ray.autoscaler")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # Ray's own remarks; some are printed
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # Ray's own remarks
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             filled: dict[str, Any] = prepare_config(copy.deepcopy(dict(config)))
             validate_config(filled)
     except jsonschema.ValidationError as e:
@@ -136,6 +140,8 @@ def by_ray(config: Config) -> dict[str, Any]:
         raise ValueError(f"{e.args[0]}: missing") from e
     except (Exception, SystemExit) as e:  # Ray raises whatever it stumbles over
         raise ValueError(f"Ray refuses it: {' '.join(str(e).split()) or type(e).__name__}") from e
+    finally:
+        logger.setLevel(level)
     return filled
 
 
