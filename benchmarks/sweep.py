@@ -3,7 +3,8 @@
     PYTHONPATH=. python benchmarks/sweep.py [--parts data,overhead,many,recovery,planning,sharing] [--json FILE]
 
 Run on an idle machine. Every figure is a ratio or a difference within this one run. `sharing` needs a GPU and is left
-out unless it is asked for: a study of 10M parameters, its stages one by one and several to the GPU.
+out unless it is asked for: a study of 10M parameters, its stages one by one and several to the GPU, some six minutes on
+an H100. Start NVIDIA's MPS before it (`nvidia-cuda-mps-control -d`).
 """
 
 import argparse
@@ -388,8 +389,8 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"(default {','.join(PARTS)})")
     parser.add_argument("--stages", type=int, default=3, help="of each kind, for the overhead (default 3)")
     parser.add_argument("--seconds", type=float, default=80.0, help="of the data path (default 80)")
-    parser.add_argument("--sequences", type=int, default=64, help="a step, of the stages that share (default 64)")
-    parser.add_argument("--steps", type=int, default=2000, help="of each of them (default 2000)")
+    parser.add_argument("--sequences", type=int, default=8, help="a step, of the stages that share (default 8)")
+    parser.add_argument("--steps", type=int, default=1000, help="of each of them (default 1000)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results: dict[str, float] = {}
