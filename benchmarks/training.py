@@ -16,8 +16,8 @@ of it runs). Tokens are random; the model is trained by `harness.loop`, laid out
 - A checkpoint (`resume.Saver`, into --directory) costs the seconds that the loop waits for the copy and those that the
   steps beside the writing take longer, as a share of 10 minutes.
 - Bytes of parameters, gradients and moments on each of two ranks (FSDP, gloo), of what one rank has.
-- Sharing (--parts sharing): tokens/s of --processes processes that train at once on one GPU, of what one makes alone,
-  by sequences a step. Run it with and without NVIDIA's MPS (`nvidia-cuda-mps-control -d`).
+- Sharing (--parts sharing): tokens/s of --processes processes that train at once on one GPU, of what one makes alone
+  in its share of the memory, by sequences a step. Run it with and without NVIDIA's MPS (`nvidia-cuda-mps-control -d`).
 
 What was tried, by programs that are not kept (this one's own figures stand in the README): 3M parameters with 8
 sequences of 512 tokens on two threads of an idle AMD EPYC 9004 (AVX-512, bfloat16 products), torch 2.13, transformers
@@ -385,6 +385,7 @@ def _sharer(
     torch.set_num_threads(1)
     worker = Worker(device=where, memory_share=1 / meet.parties, options=options)
     for place, batch in enumerate(batches):
+        step = None
         give_back(where)
         spec = replace(case, batch=batch).spec(precision)
         step, drawn = our_step(spec, worker), batch_of(spec, 0)

@@ -8,6 +8,7 @@ import os
 import sys
 
 from harness.commands import cluster, evaluate, export, gc, plan, preview, report, run, search, status
+from harness.commands.common import INTERRUPTED
 from harness.errors import InputError
 from harness.url import UrlError
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here, in a stage from its newest checkpoint", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ def samples(value: Any) -> bool:
 
 
 def check_range(field: str, value: Any) -> None:
-    """Raise InputError for a range whose bounds are the wrong way round, which Tune draws from without a word."""
+    """Raise InputError for a range whose bounds are the wrong way round, which Tune takes."""
     from ray.tune.search.sample import Float, Integer
 
     if isinstance(value, Float | Integer):

@@ -12,13 +12,13 @@ from typing import NamedTuple
 from harness.errors import require
 from harness.progress import LIVE, START
 from harness.store import Store
-from harness.url import Place, UrlError
+from harness.url import Place
 
 TICK_S = 1.0
 """How often device time is counted."""
 TICK_THERE_S = 5.0
 """The same where each stage takes requests to an object store."""
-INTERRUPTED = "an interruption"
+INTERRUPTION = "an interruption"
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Meter:
     def __init__(self, limit: Limit, store: Store, stop: Place) -> None:
         self.limit, self.store, self.stop = limit, store, stop
         self.reached: str | None = None
-        """What ended the run early, in words: the limit, or INTERRUPTED."""
+        """What ends the run early, in words: the limit, or INTERRUPTION."""
         self.device_s = 0.0
         self._begun = self._counted = time.monotonic()
         self._running: dict[str, Running] = {}
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._over, self._told = threading.Lock(), threading.Event(), False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Meter":
@@ -112,23 +112,22 @@ class Meter:
 
     @property
     def interrupted(self) -> bool:
-        return self.reached == INTERRUPTED
+        return self.reached == INTERRUPTION
 
     def interrupt(self) -> None:
-        """End the run as a limit would; waits where an object store is away."""
-        while self.reached is None and not self._over.is_set():
-            with self._lock:
-                if self.reached is None and not self._over.is_set():  # nobody would remove the file
-                    self._tell(INTERRUPTED)
-            if self.reached is None:
-                self._over.wait(TICK_S)
+        """End the run as a limit would; waits where the store is away."""
+        with self._lock:
+            self.reached = self.reached or INTERRUPTION
+            self._tell()
+        while not self._told and not self._over.wait(TICK_S):
+            self._tick()
 
     def used(self) -> str | None:
         """How much of the limit this run has used, for people; None without a limit."""
         return self.limit.used((time.monotonic() - self._begun) / 3600, self.device_s / 3600)
 
     def _run(self) -> None:
-        while self.reached is None:
+        while not self._told:
             left = TICK_S if isinstance(self.store.root, Path) else TICK_THERE_S
             if self.limit.hours is not None:
                 left = min(left, max(0.0, self._begun + 3600 * self.limit.hours - time.monotonic()))
@@ -142,16 +141,18 @@ class Meter:
             self.device_s += (now - self._counted) * sum(self._devices(d, r) for d, r in self._running.items())
             self._counted = now
             if self.reached is None:
-                reached = self.limit.reached((now - self._begun) / 3600, self.device_s / 3600)
-                if reached is not None:
-                    self._tell(reached)
+                self.reached = self.limit.reached((now - self._begun) / 3600, self.device_s / 3600)
+            self._tell()
 
-    def _tell(self, reached: str) -> None:
-        """Make the file; where an object store is away, the next try does."""
-        self.stop.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(UrlError):
-            self.stop.write_text(reached)
-            self.reached = reached
+    def _tell(self) -> None:
+        """Make the file, where it is to be and is not; where the store is away, the next tick does. For who has the
+        lock."""
+        if self.reached is None or self._told or self._over.is_set():  # nobody would remove it any more
+            return
+        with contextlib.suppress(OSError):
+            self.stop.parent.mkdir(parents=True, exist_ok=True)
+            self.stop.write_text(self.reached)
+            self._told = True
 
     def _devices(self, address: str, running: Running) -> float:
         place = self.store.resume(address)

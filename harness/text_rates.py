@@ -8,10 +8,10 @@ from typing import Any
 from harness.sources.text import Text
 from harness.specs import Stage
 
-GPT2_VOCABULARY, GPT2_BYTES = 50_257, 4.4
-"""Bytes of English a token of GPT-2's."""
-BYTES = 256
-"""Tokens of a vocabulary that has nothing but single bytes."""
+GPT2_TOKENS, GPT2_BYTES_PER_TOKEN = 50_257, 4.4
+"""The vocabulary of GPT-2, and how much English is a token of it."""
+BYTE_TOKENS = 256
+"""The vocabulary that has nothing but single bytes."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class TextRate:
 
 
 def bytes_per_token(vocabulary: int) -> float:
-    """About how much text is a token of a byte-level BPE of so many tokens, for the room that tokens take: 1 with
-    nothing but bytes, and the square root of the doublings of that up to GPT-2's. Python's standard library has 1.5,
-    2.2, 2.8, 3.3 and 4.1 at 300, 512, 1,024, 2,048 and 8,192 tokens; this says 1.6, 2.2, 2.7, 3.1 and 3.8."""
-    doublings = math.log2(max(vocabulary, BYTES) / BYTES)
-    return 1 + (GPT2_BYTES - 1) * math.sqrt(doublings / math.log2(GPT2_VOCABULARY / BYTES))
+    """About how much text is a token of a byte-level BPE of so many tokens, for the room that tokens take. From single
+    bytes to GPT-2's it grows with the root of the logarithm of the vocabulary. Python's standard library has 1.5, 2.2,
+    2.8, 3.3 and 4.1 at 300, 512, 1,024, 2,048 and 8,192 tokens; this says 1.6, 2.2, 2.7, 3.1 and 3.8."""
+    grown = math.log(max(vocabulary, BYTE_TOKENS) / BYTE_TOKENS) / math.log(GPT2_TOKENS / BYTE_TOKENS)
+    return 1 + (GPT2_BYTES_PER_TOKEN - 1) * math.sqrt(grown)
 
 
 def measured(manifests: Iterable[dict[str, Any]]) -> TextRate | None:

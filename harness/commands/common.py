@@ -13,6 +13,9 @@ from harness.reasoning.spec import Means
 from harness.store import Store
 from harness.url import Url, place
 
+LIMIT_REACHED, INTERRUPTED = 4, 130
+"""Exit codes of a run that did not get to its end."""
+
 Commands = Any
 """Where a command adds its parser: what argparse's add_subparsers returns."""
 

@@ -15,7 +15,15 @@ from harness import plan as plans
 from harness.asking import asking
 from harness.cluster.resources import Allotment, Workers, allot
 from harness.commands import stage as one
-from harness.commands.common import means_of, positive, positive_number, rates_of, running_code
+from harness.commands.common import (
+    INTERRUPTED,
+    LIMIT_REACHED,
+    means_of,
+    positive,
+    positive_number,
+    rates_of,
+    running_code,
+)
 from harness.commands.plan import describe
 from harness.errors import InputError
 from harness.layout import SHARDINGS, Layout
@@ -29,9 +37,6 @@ from harness.store import Store
 from harness.url import Place
 from harness.watch import Watch
 from harness.worker import Options, Stopped, Worker
-
-LIMIT_REACHED, INTERRUPTED = 4, 130
-"""Exit codes."""
 
 
 def computing() -> argparse.ArgumentParser:
@@ -58,6 +63,12 @@ def computing() -> argparse.ArgumentParser:
     return run
 
 
+STOPPING = (
+    "\ninterrupted: stages that train save their step and stop, text that is being tokenised is finished first; "
+    "once more to end at once"
+)
+
+
 @contextlib.contextmanager
 def metered(args: argparse.Namespace, name: str, store: Store) -> Iterator[Meter]:
     """The meter of what the command line allows a run of study `name`. Inside, a first Ctrl-C ends the run as a limit
@@ -70,12 +81,13 @@ def metered(args: argparse.Namespace, name: str, store: Store) -> Iterator[Meter
         threading.Thread(target=stop_stages, daemon=True).start()  # what it waits for may be held by this thread
 
     def stop_stages() -> None:
-        print("\ninterrupted: running stages save their state and stop; once more to end at once", file=sys.stderr)
+        with contextlib.suppress(OSError):  # who reads it may have been interrupted too
+            print(STOPPING, file=sys.stderr, flush=True)
         meter.interrupt()
 
     with Meter(Limit(args.max_hours, args.max_cost, args.price), store, stop) as meter:
-        # A shell lets what runs in the background ignore it; other threads may not set it.
-        listen = before != signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+        # What runs in the background ignores it, and a debugger has a use of its own for it; a thread may not set it.
+        listen = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
         if listen:
             signal.signal(signal.SIGINT, first)
         try:

@@ -60,10 +60,12 @@ def search(args: argparse.Namespace, first: Callable[[], None] = lambda: None) -
         with metered(args, tuning.plan.study.name, store) as meter:
             if tuning.search.adaptive:
                 results = _adapt(tuning, store, register, revisions, meter, args)
+                ended = meter.reached is None
             else:
                 outcome = carry_out(tuning.plan, store, register, meter, args)
-                results = [] if meter.reached else winners.gather(tuning, store, outcome)
-        if meter.reached:
+                ended = not outcome.left(tuning.plan.stages)
+                results = winners.gather(tuning, store, outcome) if ended else []
+        if not ended:
             return ended_early(meter, "the search has not ended")
         if len(results) < len(tuning.trials) or any(told.status == "failed" for _, told in results):
             return 1

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from harness import promise, screen, watch
-from harness.commands.common import Commands, next_plan, of_study, positive_number
+from harness.commands.common import INTERRUPTED, Commands, next_plan, of_study, positive_number
 
 WATCH_S = 2.0
 
@@ -25,14 +26,14 @@ def add(commands: Commands) -> None:
 
 def command(args: argparse.Namespace) -> int:
     plan, store, _ = next_plan(args)
-    if not store.exists():
+    if isinstance(store.root, Path) and not store.exists():
         print(f"store = {str(store.root)!r}: there is none yet; --store or NCA_STORE names another", file=sys.stderr)
     seen = watch.Watch(plan, store)
     if args.watch is not None:
         try:
             view = screen.Live(seen, every_s=args.watch).show(until=lambda view: view.over)
         except KeyboardInterrupt:
-            return 130
+            return INTERRUPTED
         show(view, args.all)
         return 1 if view.of("failed", "diverged", "blocked") else 0
     show(seen.look(), args.all)
