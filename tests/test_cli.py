@@ -420,19 +420,19 @@ study = Study("long", __doc__, scratch, [])
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "heard"),
     [
-        ["--in-process"],
-        pytest.param(["--in-trial"], marks=[pytest.mark.ray, pytest.mark.slow]),
-        pytest.param(["--cpus=1"], marks=[pytest.mark.ray, pytest.mark.slow]),
+        ("--in-process", True),
+        ("--in-process", False),
+        pytest.param("--in-trial", False, marks=[pytest.mark.ray, pytest.mark.slow]),
+        pytest.param("--cpus=1", True, marks=[pytest.mark.ray, pytest.mark.slow]),
     ],
 )
-@pytest.mark.parametrize("heard", [True, False])
-def test_ctrl_c_saves_the_step_of_a_running_stage(tmp_path: Path, store: Store, how: list[str], heard: bool) -> None:
+def test_ctrl_c_saves_the_step_of_a_running_stage(tmp_path: Path, store: Store, how: str, heard: bool) -> None:
     (tmp_path / "long.py").write_text(LONG)
     plan = plans.make(load_space(str(tmp_path / "long.py")))
     (address,) = plan.stages
-    command = [sys.executable, "-m", "harness", "run", str(tmp_path / "long.py"), "--store", str(store.root), *how]
+    command = [sys.executable, "-m", "harness", "run", str(tmp_path / "long.py"), "--store", str(store.root), how]
     steps = [0]
     for _ in range(2):
         with interruptible([*command, "--checkpoint-every", "600"]) as process:
