@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.metrics.effects import EFFECT_COLUMNS, PAIR_COLUMNS
 from analysis.metrics.listed import METRICS, PAIR, Metric, columns, parameters
-from analysis.results import Results
+from analysis.results import TABLES, Results
 from analysis.stored import DataError
 
 HIDDEN = {"metrics", "own_tables"}
@@ -66,6 +66,8 @@ def _check(metric: Any, target: str) -> None:
         if clash := taken & {*columns(metric)}:
             raise DataError(f"{target}: {min(clash)} is a column already; name the metric otherwise")
         return
+    if metric.__name__ in TABLES:
+        raise DataError(f"{target}: {metric.__name__} is a table already; name the metric otherwise")
     for name in named:
         if name not in there:
             raise DataError(

@@ -1,7 +1,7 @@
 """The results of a study as one value, the same whether they come from a store or from committed CSV files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -247,33 +247,37 @@ class Results:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table of the study by the name of its file, units in the names of the columns."""
-        found = {
-            "frame": self.frame,
-            "trials": self.trials,
-            "evals": self.evals,
-            "pairs": self.pairs,
-            "effects": pd.concat([self.effects, self.verdicts], axis=1),
-            "endpoint_effects": self.endpoint_effects,
-            "claims": self.claims.verdicts,
-            "claim_rows": self.claims.rows,
-            "published": self.published,
-            "s_curve": self.s_curve,
-            "learned": self.learned,
-            "benchmarks": self.benchmarks,
-            "benchmark_effects": self.benchmark_effects,
-            "response": response_table(self.responses),
-            "surface": surface_table(self.surfaces),
-            "matching": matching_table(self.matchings),
-            "regret": regret_table(self.matchings),
-            "mrs": self.mrs,
-            "data_transferred": transfer_table(self.cells, self.labels),
-            "mechanism": self.mechanisms,
-            "proxy": proxy_table(self.signals),
-            "scaling_fit": scaling_table(self.scalings),
-            "data_multiplier": multiplier_table(self.scalings),
-            "noise": self.noise,
-            "deviations": self.deviations,
-            "missing": self.missing,
-            "cost": self.cost,
-        }
+        found = {name: make(self) for name, make in TABLES.items()}
         return listed.beside(found, self.own_tables)
+
+
+TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
+    "frame": lambda r: r.frame,
+    "trials": lambda r: r.trials,
+    "evals": lambda r: r.evals,
+    "pairs": lambda r: r.pairs,
+    "effects": lambda r: pd.concat([r.effects, r.verdicts], axis=1),
+    "endpoint_effects": lambda r: r.endpoint_effects,
+    "claims": lambda r: r.claims.verdicts,
+    "claim_rows": lambda r: r.claims.rows,
+    "published": lambda r: r.published,
+    "s_curve": lambda r: r.s_curve,
+    "learned": lambda r: r.learned,
+    "benchmarks": lambda r: r.benchmarks,
+    "benchmark_effects": lambda r: r.benchmark_effects,
+    "response": lambda r: response_table(r.responses),
+    "surface": lambda r: surface_table(r.surfaces),
+    "matching": lambda r: matching_table(r.matchings),
+    "regret": lambda r: regret_table(r.matchings),
+    "mrs": lambda r: r.mrs,
+    "data_transferred": lambda r: transfer_table(r.cells, r.labels),
+    "mechanism": lambda r: r.mechanisms,
+    "proxy": lambda r: proxy_table(r.signals),
+    "scaling_fit": lambda r: scaling_table(r.scalings),
+    "data_multiplier": lambda r: multiplier_table(r.scalings),
+    "noise": lambda r: r.noise,
+    "deviations": lambda r: r.deviations,
+    "missing": lambda r: r.missing,
+    "cost": lambda r: r.cost,
+}
+"""What `Results.tables` has of every study, by the name of its file."""

@@ -12,6 +12,8 @@ from harness.url import Place, Url
 
 NAME = "failed.txt"
 """Beside the stage's checkpoints."""
+INPUT = f"{InputError.__module__}.{InputError.__name__}: "
+"""How the reason begins where the user can mend it; the rest says how."""
 
 
 class Failure(NamedTuple):
@@ -68,7 +70,7 @@ def root_message(error: BaseException) -> str:
     text = "".join(traceback.format_exception(error))
     named = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b.*:", line)]
     own = [line for line in named if not line.startswith(("ray.", "RayTaskError"))]
-    said = [line for line in own if line.startswith(f"{InputError.__module__}.{InputError.__name__}:")]
+    said = [line for line in own if line.startswith(INPUT)]
     return (said or own or named or [type(error).__name__])[0]
 
 

@@ -232,6 +232,7 @@ def test_what_is_to_stand_beside_is_read_before_anything_runs(
 
 
 def test_an_output_that_nobody_reads_ends_it_without_a_word(space: Callable[..., Path], store: Store) -> None:
+    Path(store.root).mkdir()
     command = [sys.executable, "-m", "harness", "status", str(space()), "--store", str(store.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as told:
         assert told.stdout is not None and told.stderr is not None

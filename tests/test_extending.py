@@ -311,15 +311,16 @@ def test_a_mistake_is_told_in_one_line(mistake: str, told: Callable[[str, str], 
 
 
 def test_a_mistake_that_a_preview_would_have_told_ends_a_run_in_one_line(
-    told: Callable[[str, str], str], tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     ring = SPACE.replace("[8, 4, 2, 1]", "[9, 4, 2, 1]")
-    stage = digest(space.load_value(str(put(tmp_path, ring) / "ring.py"), "study")[2].ring(0).init)
-    line = told(f"run ring.py --in-process --store here --stage {stage[:12]}", ring)
-    assert (
-        line
-        == "error: Ring.sequences, inputs = 16: vocab_size is 16, so ids are 0 to 15; mend the tokens or vocab_size"
-    )
+    file = put(tmp_path, ring) / "ring.py"
+    stage = digest(space.load_value(str(file), "study")[2].ring(0).init)
+    assert call(f"python -m harness run {file} --in-process --store here --stage {stage[:12]}") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    said = "Ring.sequences, inputs = 16: vocab_size is 16, so ids are 0 to 15; mend the tokens or vocab_size"
+    assert line.startswith("failed: ") and line.endswith(f": {said}")
 
 
 def test_generators_on_other_machines_hold_a_source_to_it_too(tmp_path: Path) -> None:
@@ -363,7 +364,7 @@ WRONG_METRICS = {
     "no parameter": ("def best_loss(frame)", "def best_loss()", ["best_loss names nothing"]),
     "the name of a column": ("lead_at_half_nats", "dloss_nats", ["dloss_nats is a column already; name the metric"]),
     "the name of another metric": ("lead_at_half_nats", "auc_gain_nats", ["metric is named auc_gain_nats"]),
-    "the name of a table": ("best_loss", "noise", ["metric noise: is a table already; name the metric otherwise"]),
+    "the name of a table": ("best_loss", "noise", ["noise is a table already; name the metric otherwise"]),
     "no list": ("metrics = [", "measures = [", ["has no list of functions named 'metrics'"]),
     "no function": ("best_loss]", "'best_loss']", ["'best_loss' is no metric; use a function with a name"]),
     "no Python": ("metrics = [", "metrics = ]", ["overtaking.py:14: "]),
@@ -388,7 +389,9 @@ def test_a_mistake_in_a_metric_is_told_in_one_line(
 def test_metrics_are_held_up_before_a_study_runs(
     followed: Followed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for given in ("nothing.py", str(followed.directory / "ring.py"), str(followed.directory / "overtaking.py:none")):
+    (tmp_path / "effects.py").write_text("def effects(frame):\n    return frame\n\n\nmetrics = [effects]\n")
+    wrong = ("nothing.py", followed.directory / "ring.py", followed.directory / "overtaking.py:none")
+    for given in map(str, (*wrong, tmp_path / "effects.py")):
         capsys.readouterr()
         argv = ["run", str(followed.directory / "ring.py"), "--store", str(tmp_path / "s"), "--metrics", given]
         assert main(argv) == 2

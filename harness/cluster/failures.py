@@ -2,7 +2,7 @@
 
 import traceback
 
-from harness.errors import InputError
+from harness import failure
 from harness.failure import root_message
 from harness.specs import Train, digest
 from harness.store import Store
@@ -57,7 +57,7 @@ def write_note(spec: Train, store: Store, rank: int, error: BaseException, step:
 
 def is_input_error(note: str) -> bool:
     """Whether a note is of an error that the user can mend."""
-    return note.startswith(f"{InputError.__module__}.{InputError.__name__}: ")
+    return note.startswith(failure.INPUT)
 
 
 def at(step: int) -> str:

@@ -35,10 +35,11 @@ def alone(args: argparse.Namespace, address: str) -> str:
 
 
 def failed(plan: Plan, store: Store, args: argparse.Namespace, address: str, reason: str) -> str:
-    """What is told of a stage that failed: why, its last lines, and how to run it alone."""
-    told = [f"failed: {label(plan.stages[address])} {address[:12]}: {reason}"]
+    """What is told of a stage that failed: why and, unless that says itself how to mend it, its last lines and how to
+    run it alone."""
+    told = [f"failed: {label(plan.stages[address])} {address[:12]}: {reason.removeprefix(failure.INPUT)}"]
     found = failure.read(store, address)
-    if found is not None:
+    if found is not None and not found.reason.startswith(failure.INPUT):
         told += [f"  | {line}" for line in found.last(LAST_LINES) if line.strip() != reason]
         told.append(f"  alone, under a debugger: {alone(args, address)}")
     return "\n".join(told)
