@@ -129,7 +129,7 @@ class Meter:
     def _run(self) -> None:
         while not self._told:
             left = TICK_S if isinstance(self.store.root, Path) else TICK_THERE_S
-            if self.limit.hours is not None:
+            if self.limit.hours is not None and self.reached is None:
                 left = min(left, max(0.0, self._begun + 3600 * self.limit.hours - time.monotonic()))
             if self._over.wait(left):
                 return
