@@ -50,6 +50,11 @@ def parse(text: str) -> Failure:
     return Failure(reason or "it left no reason", tuple(details))
 
 
+def of_input(text: str) -> bool:
+    """Whether what was written down begins with an error that the user can mend."""
+    return text.startswith(INPUT)
+
+
 def clear(store: Store, digests: Iterable[str]) -> None:
     """These stages are tried again."""
     resume = store.scratch / "resume"

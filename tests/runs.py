@@ -1,6 +1,7 @@
 """What tests ask of the runs of stages: what they left behind, that they end as a killed process does, that they are
 short."""
 
+import contextlib
 import functools
 import json
 import signal
@@ -28,13 +29,20 @@ def curve(store: Store, digest: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in CLOCKS} for row in rows]
 
 
-def interruptible(command: list[str]) -> "subprocess.Popen[str]":
-    """Start a process that heeds Ctrl-C: tests begun in the background ignore it, and would pass that on."""
+@contextlib.contextmanager
+def interruptible(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
+    """A process that heeds Ctrl-C, and is gone in the end: tests begun in the background ignore it, and would pass that
+    on."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
+    with started as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class KilledError(Exception):

@@ -251,9 +251,9 @@ def test_a_budget_beyond_the_text_is_refused_before_training(
     space: Callable[..., Path], call: Callable[..., int], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("run", space(tokens="10_000_000", arms="[]"), "--in-process") == 1
-    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 2  # seeds
-    assert all("Train.tokens = " in line and "Corpus(epochs=" in line for line in failed)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2  # seeds
+    assert all(line.startswith("failed: ") and "Train.tokens = " in line and "Corpus(epochs=" in line for line in lines)
     assert not list(Path(store.root).rglob("curve.jsonl"))
     assert call("run", space(tokens="10_000_000"), "--in-process") == 2  # the text is there by now
     assert capsys.readouterr().err.startswith("error: Train.tokens = ")

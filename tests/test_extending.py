@@ -411,6 +411,15 @@ def test_a_metric_with_the_name_of_an_axis_is_refused(followed: Followed) -> Non
         analysis.metrics.listed.all_metrics([seeds_axis], ["band", "seeds_axis"])
 
 
+def test_a_metric_with_the_name_of_a_table_is_refused(followed: Followed) -> None:
+    def noise(frame):
+        return frame
+
+    results = analysis.Results.from_store(followed.directory / "store", "rings", [noise])
+    with pytest.raises(analysis.DataError, match=r"^metric noise: is a table already; name the metric otherwise"):
+        results.tables()
+
+
 def test_a_mean_is_of_all_pairs_or_of_none(followed: Followed) -> None:
     def sometimes(treated, baseline):
         return treated.loss[-1] if treated.loss[-1] > followed.results.pairs["treated_loss_nats"].median() else None

@@ -2,7 +2,6 @@
 
 import traceback
 
-from harness import failure
 from harness.failure import root_message
 from harness.specs import Train, digest
 from harness.store import Store
@@ -53,11 +52,6 @@ def write_note(spec: Train, store: Store, rank: int, error: BaseException, step:
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(text)
     return text.splitlines()[:2] == known
-
-
-def is_input_error(note: str) -> bool:
-    """Whether a note is of an error that the user can mend."""
-    return note.startswith(failure.INPUT)
 
 
 def at(step: int) -> str:

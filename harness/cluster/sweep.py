@@ -24,8 +24,8 @@ from harness.space import MODULE_PREFIX
 from harness.store import Store
 from harness.worker import Options
 
-PROCESSES = 4
-"""Of a CPU, that Ray may start at once."""
+STARTS_A_CPU = 4
+"""Processes that Ray may start at once."""
 RESTARTS = 100
 """Of a trial whose machine went; harness.cluster.starts ends those that do not get further."""
 
@@ -105,7 +105,9 @@ def connect(cpus: int | None = None) -> str | None:
         # Nobody takes this machine away, and the process that would look for it delays every start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A stage has some six processes, most of which wait: Ray starts no more than one a CPU at once, and warns.
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(PROCESSES * (cpus or os.cpu_count() or 1)))
+        os.environ.setdefault(
+            "RAY_worker_maximum_startup_concurrency", str(STARTS_A_CPU * (cpus or os.cpu_count() or 1))
+        )
         # For processes that are started ahead (harness.cluster.spares); the others import it themselves.
         os.environ.setdefault("RAY_preload_python_modules", "ray.train")
         # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.

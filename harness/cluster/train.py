@@ -191,7 +191,7 @@ def begin(spec: Train, store: Store, options: Options, run: str, world: int) -> 
             old.unlink(missing_ok=True)
     notes = [note.read_text() for note in failures.notes_of(spec, store)]
     for note in notes:
-        if failures.is_input_error(note):
+        if failure.of_input(note):
             return None, note.splitlines()[0]
     start = starts.begin(store.resume(digest(spec)), run, stages.committed_step(spec, store), world)
     if not start.one_too_many:

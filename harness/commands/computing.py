@@ -132,7 +132,7 @@ def carry_out(
     return outcome
 
 
-def check_alone(args: argparse.Namespace) -> None:
+def check_in_process(args: argparse.Namespace) -> None:
     """Raise InputError where what a stage is given of a cluster is asked for without one."""
     for option in ("workers", "generator_gpus", "in_trial", "cpus", "concurrent"):
         if args.in_process and getattr(args, option) not in (None, False, 0.0, (Workers(),)):

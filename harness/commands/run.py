@@ -7,7 +7,7 @@ from harness import plan as plans
 from harness import space
 from harness.commands import stage as one
 from harness.commands.common import Commands, make_plan, of_study, rated
-from harness.commands.computing import carry_out, check_alone, check_asked, computing, ended_early, metered
+from harness.commands.computing import carry_out, check_asked, check_in_process, computing, ended_early, metered
 from harness.commands.placing import placing
 from harness.commands.report import check_beside, own_metrics, reporting, write_report
 from harness.commands.search import search
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def command(args: argparse.Namespace) -> int:
     metrics = own_metrics(args)  # what is wrong with them is told before anything runs
     check_beside(args)
-    check_alone(args)
+    check_in_process(args)
     asked = space.load(args.target).benchmarks.values()
     code = search(args, first=lambda: check_asked(asked, args))
     if code:

@@ -12,8 +12,8 @@ from harness.commands.common import Commands, make_search, of_study, rated, rate
 from harness.commands.computing import (
     allot_stages,
     carry_out,
-    check_alone,
     check_budgets,
+    check_in_process,
     computing,
     ended_early,
     live,
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    check_alone(args)
+    check_in_process(args)
     study = space.load(args.target)
     if study.search is None:
         raise InputError(f"Study.search = None: study {study.name} has nothing to search; give it a Search")

@@ -39,7 +39,7 @@ def failed(plan: Plan, store: Store, args: argparse.Namespace, address: str, rea
     run it alone."""
     told = [f"failed: {label(plan.stages[address])} {address[:12]}: {reason.removeprefix(failure.INPUT)}"]
     found = failure.read(store, address)
-    if found is not None and not found.reason.startswith(failure.INPUT):
+    if found is not None and not failure.of_input(found.reason):
         told += [f"  | {line}" for line in found.last(LAST_LINES) if line.strip() != reason]
         told.append(f"  alone, under a debugger: {alone(args, address)}")
     return "\n".join(told)
