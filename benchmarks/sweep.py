@@ -305,21 +305,23 @@ def shared(plan: plans.Plan, store: Store, sharers: int) -> dict[str, float]:
 BANDS = 4
 
 
-def banded(band: int, seed: int) -> Train:
+def banded(band: int, seed: int, copy: int = 0) -> Train:
     automata = Corpus(NCA(states=2, grid=8, patch=2, band=(band / 1000, 0.9)), seed)
     return scratch(seed).after(Train(automata, 200_000, MODEL, Recipe(lr=3e-3, batch=8), seed, Evaluation(4, 16)))
 
 
-def grid(count: int) -> Study:
-    """A study of `count` seeds: as many points from scratch, and BANDS times as many after automata."""
-    over = {"band": tune.grid_search(list(range(BANDS))), "seed": tune.grid_search(list(range(count)))}
+def grid(count: int, copies: int = 1) -> Study:
+    """A study of `count` seeds: as many points from scratch, and after automata BANDS times as many, of which `copies`
+    each are one training."""
+    axes = {"band": BANDS, "seed": count, "copy": copies}
+    over = {name: tune.grid_search(list(range(size))) for name, size in axes.items()}
     return Study("planning", "?", scratch, [banded], over)
 
 
-def planning(points: int) -> dict[str, float]:
-    """Plan and register a study of `points` points."""
+def planning(study: Study) -> dict[str, float]:
+    """Plan and register `study`."""
     started = time.perf_counter()
-    plan = plans.make(grid(points // (1 + BANDS)))
+    plan = plans.make(study)
     _ = plan.registered
     return {
         "points": len(plan.points),
@@ -351,7 +353,8 @@ def status(count: int) -> dict[str, float]:
 def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
     parts = args.parts.split(",")
     if "planning" in parts:
-        yield "planning", planning(10_000)
+        yield "planning", planning(grid(345, copies=7))
+        yield "planning.one_training_a_point", planning(grid(2_000))
         yield "status", status(3_000)
     if parts == ["sharing"]:
         sweep.connect()

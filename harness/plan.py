@@ -127,9 +127,11 @@ def work_out(
 
 
 def resolved(points: Iterable[Point], network: bool = False, revisions: Revisions | None = None) -> list[Point]:
-    """`points` with sources and tasks that are identified. What lies locally is identified by its content; a hub
-    revision that is left open is taken from `revisions` or, with `network`, looked up and added to them."""
+    """`points` with sources and tasks that are identified, and one value of equal stages. What lies locally is
+    identified by its content; a hub revision that is left open is taken from `revisions` or, with `network`, looked up
+    and added to them."""
     known: dict[Any, Any] = {}
+    trains: dict[str, Train] = {}
     revisions = {} if revisions is None else revisions
 
     def located(source: Any) -> Any:
@@ -144,6 +146,12 @@ def resolved(points: Iterable[Point], network: bool = False, revisions: Revision
         return known[source]
 
     def resolve(train: Train) -> Train:
+        address = digest(train)
+        if address not in trains:
+            trains[address] = identified(train)
+        return trains[address]
+
+    def identified(train: Train) -> Train:
         source = train.corpus.source
         if source.stored:  # of another, its settings are all of its identity
             source = located(source)

@@ -168,9 +168,9 @@ class Study:
     def points(self, winners: Winners | None = None) -> list[Point]:
         """Every distinct point, arm by arm, baseline first, with what its search found and its benchmarks. Raises
         InputError where an arm or a benchmark refuses a setting, and without `winners` if there is a search."""
-        points = []
+        points, settings = [], self._grid(self.over)
         for arm in self.all_arms:
-            for axes in self._chosen(arm, self.over):
+            for axes in self._chosen(arm, settings):
                 points.append(self._asked(_point(arm, axes, self._best(arm, axes, winners))))
         asked = {name for point in points for name, _ in point.benchmarks}
         for name, benchmark in self.benchmarks.items():
@@ -188,11 +188,15 @@ class Study:
                     raise InputError(f"{point.label()}: benchmark {name}: {e}") from e
         return replace(point, benchmarks=tuple(found))
 
-    def _chosen(self, arm: Arm, over: Mapping[str, Any]) -> list[tuple[tuple[str, Any], ...]]:
-        """Every distinct setting of those axes of `over` that `arm` names."""
+    def _grid(self, over: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every setting of the axes of `over`: at least one."""
         settings = list(variants(over, self.num_samples))
         require(bool(settings), "Study.over", dict(over), "yields no points; give every axis a value")
-        axes = [axis for axis in self._axes_of(arm) if axis in over]
+        return settings
+
+    def _chosen(self, arm: Arm, settings: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[str, Any], ...]]:
+        """What is distinct of `settings` in the axes that `arm` names."""
+        axes = [axis for axis in self._axes_of(arm) if axis in settings[0]]
         chosen = (tuple((axis, setting[axis]) for axis in axes) for setting in settings)
         return list({repr(each): each for each in chosen}.values())
 
@@ -208,9 +212,9 @@ class Study:
         """Every run of the search, arm by arm, baseline first."""
         search, trials = self.search, []
         assert search is not None
-        over = {name: value for name, value in self.over.items() if name != SEED and name not in search.at}
+        settings = self._grid({k: v for k, v in self.over.items() if k != SEED and k not in search.at})
         for arm in self.all_arms:
-            for axes in self._chosen(arm, over):
+            for axes in self._chosen(arm, settings):
                 for setting in self._settings(search, arm):
                     for seed in search.seeds:
                         trials.append(self.trial(Cell(arm.__name__, axes), setting, seed))

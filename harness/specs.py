@@ -626,6 +626,8 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """Dotted names of the fields in which two values differ, in canonical form; whole stages are not entered."""
     if a is b:
         return []
+    if type(a) is type(b) and type(a) in PLAIN:
+        return [] if a == b else [path]
     if type(a) is type(b) and dataclasses.is_dataclass(a) and not (path and isinstance(a, Train)):
         if path and canonical_json(a) == canonical_json(b):
             return []

@@ -1,14 +1,10 @@
 """Carrying a plan out: the options of every command that runs stages, and how they run, on Ray or here."""
 
 import argparse
-import contextlib
 import functools
 import os
-import secrets
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from harness import cost, failure, nearest, promise, screen, tracking
 from harness import plan as plans
@@ -16,7 +12,6 @@ from harness.asking import asking
 from harness.cluster.resources import Allotment, Workers, allot
 from harness.commands import stage as one
 from harness.commands.common import (
-    INTERRUPTED,
     LIMIT_REACHED,
     means_of,
     positive,
@@ -27,7 +22,7 @@ from harness.commands.common import (
 from harness.commands.plan import describe
 from harness.errors import InputError
 from harness.layout import SHARDINGS, Layout
-from harness.limits import Limit, Meter
+from harness.limits import Meter
 from harness.outcome import Outcome, standing
 from harness.reasoning import seen
 from harness.reasoning.spec import Asking, Evaluate
@@ -61,47 +56,6 @@ def computing() -> argparse.ArgumentParser:
     layout.add_argument("--compile", action=switch, help="torch.compile of every block (default: on GPUs)")
     run.add_argument("--in-process", action="store_true", help="without Ray, one stage after another, for debugging")
     return run
-
-
-STOPPING = (
-    "\ninterrupted: stages that train save their step and stop, text that is being tokenised is finished first; "
-    "once more to end at once"
-)
-
-
-@contextlib.contextmanager
-def metered(args: argparse.Namespace, name: str, store: Store) -> Iterator[Meter]:
-    """The meter of what the command line allows a run of study `name`. Inside, a first Ctrl-C ends the run as a limit
-    would, and a second one at once."""
-    stop = store.scratch / "stop" / f"{name}-{secrets.token_hex(4)}"
-    before = signal.getsignal(signal.SIGINT)
-
-    def first(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        threading.Thread(target=stop_stages, daemon=True).start()  # what it waits for may be held by this thread
-
-    def stop_stages() -> None:
-        with contextlib.suppress(OSError):  # who reads it may have been interrupted too
-            print(STOPPING, file=sys.stderr, flush=True)
-        meter.interrupt()
-
-    with Meter(Limit(args.max_hours, args.max_cost, args.price), store, stop) as meter:
-        # What runs in the background ignores it, and a debugger has a use of its own for it; a thread may not set it.
-        listen = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-        if listen:
-            signal.signal(signal.SIGINT, first)
-        try:
-            yield meter
-        finally:
-            if listen:
-                signal.signal(signal.SIGINT, before)
-
-
-def ended_early(meter: Meter, what: str) -> int:
-    """Say that `what` was stopped before it was done; the exit code."""
-    why = "interrupted" if meter.interrupted else f"stopped at the limit of {meter.reached}"
-    print(f"{why}: {what}, the same command goes on")
-    return INTERRUPTED if meter.interrupted else LIMIT_REACHED
 
 
 def carry_out(

@@ -7,10 +7,11 @@ from harness import plan as plans
 from harness import space
 from harness.commands import stage as one
 from harness.commands.common import Commands, make_plan, of_study, rated
-from harness.commands.computing import carry_out, check_asked, check_in_process, computing, ended_early, metered
+from harness.commands.computing import carry_out, check_asked, check_in_process, computing
 from harness.commands.placing import placing
 from harness.commands.report import check_beside, own_metrics, reporting, write_report
 from harness.commands.search import search
+from harness.commands.stopping import ended_early, metered
 
 
 def add(commands: Commands) -> None:

@@ -15,15 +15,14 @@ from harness.commands.computing import (
     check_budgets,
     check_in_process,
     computing,
-    ended_early,
     live,
-    metered,
     options,
     prepare,
     tell,
 )
 from harness.commands.placing import placing
 from harness.commands.plan import describe
+from harness.commands.stopping import ended_early, metered
 from harness.errors import InputError, require
 from harness.limits import Meter
 from harness.space import Trial
