@@ -11,7 +11,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Ctrl-C is heard by harness.commands.computing, which lets stages save their step.
+    # Ctrl-C is heard by harness.commands.stopping, which lets stages save their step.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # No banner of Tune's own; harness.watch shows progress.
     "RAY_AIR_NEW_OUTPUT": "0",

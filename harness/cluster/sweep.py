@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import ray.util.state
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness import failure
@@ -89,6 +90,15 @@ class StageSearcher(Searcher):
         """Nothing to restore."""
 
 
+class KeepStarting(FIFOScheduler):
+    """Tune's own moves a trial whose process is starting into one that becomes free, and ends the new process: stages
+    that take less than such a start would all run one after another. This one names no trial; then Tune gives what is
+    free to a trial without a process, and to one whose process is starting if there is no other."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        return None
+
+
 def connect(cpus: int | None = None) -> str | None:
     """Join the cluster of the job that this process belongs to, or start one of this machine. Returns the address of
     Ray's dashboard, unless Ray runs already."""
@@ -148,7 +158,13 @@ def run(plan: Plan, store: Store, allotment: Allotment, options: Options, meter:
     )
     results = tune.Tuner(
         tune.with_resources(one, lambda config: trial.resources(allotment.of[config["stage"]])),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=count, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=KeepStarting(),
+            num_samples=count,
+            max_concurrent_trials=count,  # the searcher knows how many fit; else Tune starts one at a time
+            reuse_actors=True,
+        ),
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(store.runs.resolve()),
