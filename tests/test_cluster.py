@@ -84,6 +84,19 @@ class Counting:
         return Counting().sequences(0, np.arange(count) + 10**6, context)
 
 
+@dataclass(frozen=True)
+class Noted(Counting):
+    """Writes down which process trains on it, and takes a second until there were two."""
+
+    def held_out(self, count, context):
+        with open({log!r} + ".pids", "a+") as f:
+            print(os.getpid(), file=f, flush=True)
+            f.seek(0)
+            if len(set(f)) < 2:
+                time.sleep(1)
+        return super().held_out(count, context)
+
+
 def train(source, steps, seed):
     return Train(Corpus(source, seed, epochs=99), steps * 8 * 32, MODEL, Recipe(lr=3e-3, batch=8), seed, EVALUATION)
 
@@ -102,6 +115,10 @@ def counting(seed):
 
 def broken(seed):
     return scratch(seed).after(train(Counting(broken=True), {steps}, seed))
+
+
+def noted(seed):
+    return train(Noted(), 1, seed).after(train(Counting(), 1, 0))
 
 
 def deadly(seed):
@@ -150,6 +167,7 @@ study = Study("twin", __doc__, scratch, [nca, counting], {{"seed": tune.grid_sea
 BUDGETS = {{"budget": tune.grid_search([10, 16]), "seed": tune.grid_search([0])}}
 nested = Study("nested", __doc__, growing, [grown], BUDGETS)
 partly = Study("partly", __doc__, scratch, [broken], {{"seed": tune.grid_search([1])}})
+fan = Study("fan", __doc__, noted, [], {{"seed": tune.grid_search(list(range(12)))}})
 dying = Study("dying", __doc__, scratch, [deadly], {{"seed": tune.grid_search([1])}})
 long = Study("long", __doc__, scratch, [nca], {{"seed": tune.grid_search([2])}})
 '''
@@ -369,6 +387,15 @@ def test_a_store_that_a_node_does_not_see_is_refused_with_its_address(
     with pytest.raises(InputError, match=r"^store = 's3://.*': node [\d.]+ does not see it \(.*\); use a directory"):
         nodes.check(remote)
     assert isinstance(remote.scratch, Url) and remote.scratch.find() == {}
+
+
+@pytest.mark.ray
+def test_a_process_that_starts_for_a_stage_gets_work_although_others_are_free_before_it(
+    ray_here: Any, space_file: Path, tmp_path: Path
+) -> None:
+    _, outcome = run(ray_here, f"{space_file}:fan", Store(tmp_path / "store"), in_trial=True)
+    assert not outcome.failed
+    assert len(set((space_file.parent / "spaces.log.pids").read_text().split())) == 2
 
 
 @pytest.mark.ray
