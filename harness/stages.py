@@ -19,7 +19,7 @@ from harness.sources.tokenising import BLOCK_CHARACTERS, tokenise
 from harness.specs import Sequences, Stage, Train, canonical, digest, parents
 from harness.store import Store, write_json
 from harness.url import Place
-from harness.worker import Options, Worker
+from harness.worker import Options, Stopped, Worker
 
 FORMAT = 1
 BASELINE_TOKENS = 2**19
@@ -101,11 +101,14 @@ Write = Callable[[Any, Path], dict[str, Any]]
 
 def run_stored(source: Any, store: Store, write: Write, executed: str) -> dict[str, Any]:
     """Run the stage that puts a source's tokens into the store; `write(source, directory)` does it and says what it
-    wrote. Returns the manifest."""
+    wrote. Returns the manifest; raises Stopped if `write` does."""
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     attempt = store.begin(digest(source))
     try:
         written = write(source, attempt)
+    except Stopped:
+        shutil.rmtree(attempt, ignore_errors=True)
+        raise
     except Exception:
         # Another driver on this store may have been first; then what it worked from is gone.
         other = store.manifest(digest(source))
@@ -137,7 +140,7 @@ def run_here(stage: Stage, store: Store, worker: Worker | None = None) -> dict[s
 
         by = run.Executor(worker.executed)
         return run.evaluate(stage, store, means(worker), by=by, stop=worker.stop)
-    return run_stored(stage, store, writer(stage, store), "in_process")
+    return run_stored(stage, store, writer(stage, store, functools.partial(tokenise, stop=worker.stop)), "in_process")
 
 
 def means(worker: Worker) -> Means:

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
 
 class Stopped(Exception):
-    """A stage that was told to stop: its newest checkpoint is of the step at which it did."""
+    """A stage that was told to stop: what it did until then is kept, and the same stage goes on from there."""
 
 
 Stream = Callable[[Train, Sequences, int], Iterator[Batch]]

@@ -34,6 +34,7 @@ from harness.sources.tokenizer import BPE, Pretrained, from_json
 from harness.space import Study
 from harness.specs import Corpus, Llama, Recipe, Train, canonical, digest
 from harness.store import Store
+from harness.worker import Stopped, Worker
 
 CORPORA = {
     "openwebtext": OPENWEBTEXT,
@@ -150,7 +151,11 @@ def made(text: Text, directory: Path, **options: Any) -> tuple[dict[str, Any], d
     """The summary, and the bytes of every file."""
     directory.mkdir()
     summary = tokenise(text, directory, **options)
-    return summary, {p.name: p.read_bytes() for p in directory.iterdir()}
+    return summary, contents(directory)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name != "manifest.json"}
 
 
 # ---- the values
@@ -343,6 +348,20 @@ def test_a_restart_encodes_only_what_is_not_there(
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_text_that_is_told_to_stop_keeps_its_blocks_and_goes_on(local: Callable[..., Text], tmp_path: Path) -> None:
+    text, store, plain = local("openwebtext").resolved(), Store(tmp_path / "store"), Store(tmp_path / "plain")
+    asked = itertools.count()
+    with pytest.raises(Stopped):
+        stages.run_here(text, store, Worker(stop=lambda: next(asked) == 4))
+    assert store.latest_attempt(digest(text)) is None
+    assert len(list(Path(store.resume(digest(text))).rglob("*.npz"))) == 4
+    manifest, undisturbed = stages.run_here(text, store), stages.run_here(text, plain)
+    assert manifest["found_bytes"] > undisturbed["found_bytes"] == 0
+    mine, theirs = store.open(digest(text)), plain.open(digest(text))
+    assert mine is not None and theirs is not None and contents(mine) == contents(theirs)
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_a_part_that_is_whole_is_not_read_again(
     local: Callable[..., Text], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,11 +420,14 @@ def test_a_cluster_goes_on_where_a_run_stopped_and_gives_the_same_bytes(
     text, work = local("c4", [*(prose(i) for i in range(90)), ""]).resolved(), tmp_path / "work"
     plain = made(text, tmp_path / "plain")
     encode_missing(text, tokenising.kept_tokenizer(text, work), parts(text)[1], work)
-    (tmp_path / "ray").mkdir()
+    for name in ("ray", "stopped"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(Stopped):
+        ray_data.tokenise(text, tmp_path / "stopped", 0.0, work, stop=lambda: True)
     summary = ray_data.tokenise(text, tmp_path / "ray", 0.0, work)
     assert summary["found_bytes"] > 0
     assert {**summary, "found_bytes": 0} == plain[0]
-    assert {p.name: p.read_bytes() for p in (tmp_path / "ray").iterdir()} == plain[1]
+    assert contents(tmp_path / "ray") == plain[1]
 
 
 @pytest.mark.ray

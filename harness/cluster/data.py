@@ -132,22 +132,25 @@ def configure() -> None:
 class Encode:
     """An actor that tokenises parts of a text, with all cores of its machine."""
 
-    def __init__(self, source: Text, tokenizer: str, work: Place) -> None:
-        self.source, self.tokenizer, self.work = source, tokenizer, work
+    def __init__(self, source: Text, tokenizer: str, work: Place, stop: Callable[[], bool]) -> None:
+        self.source, self.tokenizer, self.work, self.stop = source, tokenizer, work, stop
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return vars(tokenising.encode_missing(self.source, self.tokenizer, row["part"], self.work))
+        return vars(tokenising.encode_missing(self.source, self.tokenizer, row["part"], self.work, self.stop))
 
 
-def tokenise(source: Text, directory: Path, cpus: float, work: Place) -> dict[str, Any]:
+def tokenise(
+    source: Text, directory: Path, cpus: float, work: Place, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Tokenise `source` over the cluster, part by part on every machine, and pack it in order into `directory`. Blocks
-    lie in `work`, which all machines see; tokens do not go through Ray. An actor holds `cpus`."""
+    lie in `work`, which all machines see; tokens do not go through Ray. An actor holds `cpus`. Raises Stopped when
+    `stop`, asked on every machine, says to stop."""
     configure()
     tokenizer = tokenising.kept_tokenizer(source, work)
     rows = [{"part": part} for part in parts(source)]
     encoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Encode,
-        fn_constructor_args=(source, tokenizer, work),
+        fn_constructor_args=(source, tokenizer, work, stop),
         num_cpus=cpus,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(machines(), len(rows))),
     )

@@ -1,6 +1,7 @@
 """A trial: what Ray Tune runs of one stage. Either it only drives, and Ray Train has the workers; or, for short stages,
 it is the one worker itself, in a process that the next stage finds warm."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -71,8 +72,9 @@ def _run(stage: Stage, store: Store, of: Resources, options: Options, run_id: st
         evaluate.run(stage, store, of, options)
         return
     if not isinstance(stage, Train):
-        tokenise = functools.partial(data.tokenise, cpus=of.generator_cpus)
-        run_stored(stage, store, stages.writer(stage, store, tokenise), executed="ray")
+        tokenise = functools.partial(data.tokenise, cpus=of.generator_cpus, stop=lambda: options.stopping)
+        with contextlib.suppress(Stopped):
+            run_stored(stage, store, stages.writer(stage, store, tokenise), executed="ray")
         return
     check_budget(stage, open_reader(stage, store))
     if of.in_trial:

@@ -13,7 +13,7 @@ from harness.limits import Limit, Meter
 from harness.store import Store
 
 STOPPING = (
-    "\ninterrupted: stages that train save their step and stop, text that is being tokenised is finished first; "
+    "\ninterrupted: stages that train save their step and stop, text that is being tokenised stops after its block; "
     "once more to end at once"
 )
 

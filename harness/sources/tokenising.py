@@ -28,6 +28,7 @@ from harness.sources.text import SPLITS, Part, Text, check_splits, documents, pa
 from harness.sources.tokenizer import Pretrained, from_json, token_bytes
 from harness.tokens import TokenWriter
 from harness.url import Place, Url
+from harness.worker import Stopped
 
 BPE_TRAINING_BYTES = 200_000_000
 """A tokenizer is trained on the first documents of the training split, until they reach this many UTF-8 bytes."""
@@ -187,16 +188,21 @@ def encode(text: Text, tokenizer_json: str, part: Part) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A part whose blocks all lie in the working place."""
+    """A part and its blocks in the working place."""
 
     part: int
     blocks: int
     found: int
     """How many of them, the first ones, were there before."""
+    whole: bool = True
+    """Whether they are all that the part has; else whoever encoded it was told to stop."""
 
 
-def encode_missing(text: Text, tokenizer_json: str, part: Part, work: Place) -> Encoded:
-    """Encode the blocks of `part` that are not in `work`, and put them there; a part that is whole is not even read."""
+def encode_missing(
+    text: Text, tokenizer_json: str, part: Part, work: Place, stop: Callable[[], bool] = lambda: False
+) -> Encoded:
+    """Encode the blocks of `part` that are not in `work`, and put them there, until `stop` says to stop; a part that is
+    whole is not even read."""
     whole = work / f"{part.index:06d}.json"
     if whole.exists():
         count = int(json.loads(whole.read_text("utf-8"))["blocks"])
@@ -206,6 +212,8 @@ def encode_missing(text: Text, tokenizer_json: str, part: Part, work: Place) -> 
         place = _block(work, part.index, count)
         if found == count and place.exists():
             found += 1
+        elif stop():
+            return Encoded(part.index, count, found, whole=False)
         else:
             content = io.BytesIO()
             np.savez(content, **encode_block(text, tokenizer_json, block))
@@ -217,7 +225,10 @@ def encode_missing(text: Text, tokenizer_json: str, part: Part, work: Place) -> 
 
 def kept(encoded: Encoded, work: Place) -> Iterator[dict[str, Any]]:
     """The blocks of a part that lie in `work`, as `encode_block` gave them, with "found", whether they were there
-    before. Raises OSError for one that is damaged; it is removed then, so that the next try makes it anew."""
+    before. Raises OSError for one that is damaged; it is removed then, so that the next try makes it anew. Raises
+    Stopped for a part that is not whole."""
+    if not encoded.whole:
+        raise Stopped(f"stopped after block {encoded.blocks} of part {encoded.part}")
     for number in range(encoded.blocks):
         place = _block(work, encoded.part, number)
         try:
@@ -321,10 +332,14 @@ def contamination(summary: dict[str, Any]) -> str | None:
 
 
 def tokenise(
-    text: Text, directory: Path, progress: Callable[[int, int], None] | None = None, work: Place | None = None
+    text: Text,
+    directory: Path,
+    progress: Callable[[int, int], None] | None = None,
+    work: Place | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Write the artifact of `text` to `directory` in this process; calls `progress(parts done, parts)`. What is done is
-    kept in `work`, if that is given, and taken from there."""
+    kept in `work`, if that is given, and taken from there; then it also raises Stopped when `stop` says to stop."""
     tokenizer_json = kept_tokenizer(text, work)
     cut = parts(text)
 
@@ -333,7 +348,7 @@ def tokenise(
             if work is None:
                 yield from (encode_block(text, tokenizer_json, block) for block in blocks(text, part))
             else:
-                yield from kept(encode_missing(text, tokenizer_json, part, work), work)
+                yield from kept(encode_missing(text, tokenizer_json, part, work, stop), work)
             if progress is not None:
                 progress(part.index + 1, len(cut))
 
