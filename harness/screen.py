@@ -38,7 +38,7 @@ def pace(view: StudyView) -> list[str]:
     left = [] if view.over else ["time left unknown yet"]
     if view.seconds_left is not None and not view.over:
         left = [f"about {duration(view.seconds_left)} left"]
-    return [*speed, device_time(view.device_hours), *left]
+    return [*speed, f"{device_time(view.device_hours)} of training", *left]
 
 
 def device_time(hours: float) -> str:
