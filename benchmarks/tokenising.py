@@ -77,7 +77,7 @@ def on_ray(text: Text) -> Callable[[Path], int]:
 
     def work(directory: Path) -> int:
         (directory / "out").mkdir(parents=True)
-        return total(data.tokenise(text, directory / "out", 0.0, directory / "work"))
+        return total(data.tokenise(text, directory / "out", cpus=0.0, work=directory / "work"))
 
     return work
 

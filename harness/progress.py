@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,15 @@ START = "start.json"
 """The newest start of workers that was counted."""
 PARTS: dict[Url, bytes] = {}
 """What this process has read of curves of running stages in object stores."""
+TELL_S = 1.0
+"""Between two live lines of a stage that counts."""
 SEND_EVERY_S = 2.0
 """Between two rounds of sending to an object store."""
 SEND_AGAIN_S = 10.0
 """After a round that failed."""
+
+Count = Callable[[int, int], None]
+"""(items done, items) of a stage, called as it gets on."""
 
 
 class Teller:
@@ -65,6 +70,31 @@ class Teller:
         """Nothing follows."""
         if self.outbox is not None:
             self.outbox.close()
+
+
+@contextlib.contextmanager
+def counting(teller: Teller) -> Iterator[Count]:
+    """Tell of a stage that counts its items, such as the parts of a text, while the body runs, by what this gives. One
+    item may take long, so a thread says again and again that the stage runs."""
+    line: dict[str, Any] = {"world": 1}
+    over = threading.Event()
+
+    def tell() -> None:
+        teller.live(line)
+        while not over.wait(TELL_S):
+            teller.live(line)
+
+    def count(done: int, of: int) -> None:
+        line["items"] = [done, of]
+
+    thread = threading.Thread(target=tell, daemon=True, name="counting")
+    thread.start()
+    try:
+        yield count
+    finally:
+        over.set()
+        thread.join()
+        teller.forget()
 
 
 class Outbox:

@@ -46,7 +46,7 @@ def device_time(hours: float) -> str:
 
 
 def line(view: StageView) -> str:
-    share = percent(view.share) if view.of or view.problems else ""
+    share = percent(view.share) if view.of or view.items else ""
     train = f"train loss {view.train_loss_nats:.3f}" if view.train_loss_nats is not None else ""
     held = f"held-out {view.loss_nats:.3f}" if view.loss_nats is not None else ""
     speed = f"{si(view.tokens_per_s)} tokens/s" if view.tokens_per_s is not None else ""
@@ -158,7 +158,7 @@ def running_table(views: list[StageView], width: int) -> Any:
     columns: list[tuple[str, str, Callable[[StageView], str]]] = [
         ("stage", "left", lambda v: v.digest[: 12 if width >= NARROW else 8]),
         ("", "left", lambda v: v.label),
-        ("share", "right", lambda v: percent(v.share) if v.of or v.problems else ""),
+        ("share", "right", lambda v: percent(v.share) if v.of or v.items else ""),
         ("train", "right", lambda v: number(v.train_loss_nats)),
         ("held-out", "right", lambda v: number(v.loss_nats)),
         ("tokens/s", "right", lambda v: si(v.tokens_per_s) if v.tokens_per_s is not None else ""),

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness import baselines, environment, loop, metrics, resume
 from harness.errors import InputError
+from harness.progress import Count, Teller, counting
 from harness.reasoning.spec import Evaluate, Means
 from harness.sources import answers, checking
 from harness.sources.tokenising import BLOCK_CHARACTERS, tokenise
@@ -95,17 +96,18 @@ def run_train(spec: Train, store: Store, worker: Worker) -> dict[str, Any]:
     return manifest
 
 
-Write = Callable[[Any, Path], dict[str, Any]]
-"""(source, directory) -> what it wrote, for the manifest."""
+Write = Callable[[Any, Path, Count], dict[str, Any]]
+"""(source, directory, count) -> what it wrote, for the manifest; `count` is told of parts."""
 
 
 def run_stored(source: Any, store: Store, write: Write, executed: str) -> dict[str, Any]:
-    """Run the stage that puts a source's tokens into the store; `write(source, directory)` does it and says what it
-    wrote. Returns the manifest; raises Stopped if `write` does."""
+    """Run the stage that puts a source's tokens into the store; `write` does it. Returns the manifest; raises Stopped
+    if `write` does."""
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     attempt = store.begin(digest(source))
     try:
-        written = write(source, attempt)
+        with counting(Teller(store.resume(digest(source)), attempt)) as count:
+            written = write(source, attempt, count)
     except Stopped:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
@@ -154,7 +156,8 @@ def writer(source: Any, store: Store, tokenise: Callable[..., dict[str, Any]] = 
         return functools.partial(tokenise, work=blocks_of(source, store))
     text = store.open(digest(source.text))
     assert text is not None, f"stage {digest(source.text)} is not in the store"
-    return functools.partial(answers.write, tokenizer_json=(text / "tokenizer.json").read_text("utf-8"))
+    tokenizer = (text / "tokenizer.json").read_text("utf-8")
+    return lambda source, directory, _: answers.write(source, directory, tokenizer)
 
 
 def blocks_of(source: Any, store: Store) -> Place:

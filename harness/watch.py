@@ -47,8 +47,8 @@ class StageView:
     """Most that rank 0 has held."""
     device_s: float = 0.0
     """Devices x seconds of training so far."""
-    problems: tuple[int, int] | None = None
-    """Of an evaluation that runs: those answered, of how many."""
+    items: tuple[int, int] | None = None
+    """Of a stage that runs and counts: problems answered, or parts of a text tokenised, of how many."""
     note: str | None = None
     """The newest trouble that was dealt with; of a stage that is over, why it failed."""
     ended: float | None = None
@@ -59,8 +59,8 @@ class StageView:
         """Of its own work, what is done."""
         if self.state in ("done", "diverged"):
             return 1.0
-        if self.problems is not None:
-            return self.problems[0] / max(1, self.problems[1])
+        if self.items is not None:
+            return self.items[0] / max(1, self.items[1])
         return max(0, self.tokens - self.start) / (self.of - self.start) if self.of > self.start else 0.0
 
 
@@ -154,7 +154,7 @@ class Watch:
                 tokens=_tokens(stage, line.get("step", 0)),
                 train_loss_nats=line.get("train_loss"),
                 device_s=line.get("device_s", view.device_s),
-                problems=tuple(line["problems"]) if "problems" in line else None,
+                items=tuple(line["items"]) if "items" in line else None,
                 **also,
             )
         view = replace(view, tokens=max(blank.tokens, _tokens(stage, told.step)))

@@ -352,7 +352,7 @@ def test_a_study_without_its_points_is_told_how_far_an_evaluation_is(store: Stor
     plan = plans.make(study(benchmarks={"gsm8k": Benchmark(gsm8k(tmp_path))}))
     address = next(iter(asked(plan)))
     Path(store.resume(address)).mkdir(parents=True)
-    write_json(store.resume(address) / "live.json", {"world": 1, "problems": [1, 4]})
+    write_json(store.resume(address) / "live.json", {"world": 1, "items": [1, 4]})
     (view,) = (v for v in Watch(plan, store).look().stages if v.digest == address)
     assert view.state == "running" and view.share == 0.25
 

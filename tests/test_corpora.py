@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray import tune
 
-from harness import nearest, stages, text_rates
+from harness import nearest, progress, stages, text_rates
 from harness.commands.plan import describe
 from harness.corpora import C4, CODEPARROT, FINEWEB_EDU, OPENWEBMATH, OPENWEBTEXT
 from harness.errors import InputError
@@ -28,12 +29,13 @@ from harness.plan import make
 from harness.rates import Rates, measured
 from harness.rates import given as given_rates
 from harness.sources import tokenising
-from harness.sources.text import SPLITS, Text, documents, parts
+from harness.sources.text import SPLITS, Part, Text, documents, parts
 from harness.sources.tokenising import encode, encode_missing, kept, pieces, tokenise
 from harness.sources.tokenizer import BPE, Pretrained, from_json
 from harness.space import Study
 from harness.specs import Corpus, Llama, Recipe, Train, canonical, digest
 from harness.store import Store
+from harness.watch import Watch
 from harness.worker import Stopped, Worker
 
 CORPORA = {
@@ -361,6 +363,29 @@ def test_text_that_is_told_to_stop_keeps_its_blocks_and_goes_on(local: Callable[
     assert mine is not None and theirs is not None and contents(mine) == contents(theirs)
 
 
+def test_a_watcher_sees_how_much_of_a_text_is_tokenised(
+    local: Callable[..., Text], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, store, real = local("openwebtext").resolved(), Store(tmp_path / "store"), tokenising.encode_missing
+    seen: list[tuple[str, float]] = []
+
+    def looks(text: Text, tokenizer_json: str, part: Part, *args: Any) -> Any:
+        deadline = time.monotonic() + 20
+        while (view := watch.look().stages[0]).share < part.index / len(parts(text)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append((view.state, view.share))
+        return real(text, tokenizer_json, part, *args)
+
+    model = Llama(depth=1, width=8, heads=1, mlp=8, context=16)
+    watch = Watch(make(Study("watched", "?", lambda: Train(Corpus(text, 0), 32, model, Recipe(1e-3, 1), 0), [])), store)
+    monkeypatch.setattr(tokenising, "encode_missing", looks)
+    monkeypatch.setattr(progress, "TELL_S", 0.01)
+    stages.run_here(text, store)
+    count = len(parts(text))
+    assert count > 1 and seen[1:] == [("running", i / count) for i in range(1, count)]
+    assert not list(store.resume("").glob("*/live.json"))
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_a_part_that_is_whole_is_not_read_again(
     local: Callable[..., Text], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -396,7 +421,7 @@ def test_blocks_go_when_the_text_is_published(local: Callable[..., Text], tmp_pa
     assert stages.run_stored(text, store, fails, "here") == store.manifest(digest(text))
 
 
-def fails(source: Any, directory: Path) -> dict[str, Any]:
+def fails(source: Any, directory: Path, count: Any) -> dict[str, Any]:
     raise FileNotFoundError("what another driver, who was first, removed")
 
 
@@ -423,8 +448,8 @@ def test_a_cluster_goes_on_where_a_run_stopped_and_gives_the_same_bytes(
     for name in ("ray", "stopped"):
         (tmp_path / name).mkdir()
     with pytest.raises(Stopped):
-        ray_data.tokenise(text, tmp_path / "stopped", 0.0, work, stop=lambda: True)
-    summary = ray_data.tokenise(text, tmp_path / "ray", 0.0, work)
+        ray_data.tokenise(text, tmp_path / "stopped", cpus=0.0, work=work, stop=lambda: True)
+    summary = ray_data.tokenise(text, tmp_path / "ray", cpus=0.0, work=work)
     assert summary["found_bytes"] > 0
     assert {**summary, "found_bytes": 0} == plain[0]
     assert contents(tmp_path / "ray") == plain[1]
@@ -439,7 +464,7 @@ def test_a_cluster_says_in_a_line_what_is_wrong_with_a_file(
     with gzip.open(tmp_path / "c4" / LAYOUT["c4"].format(k=1), "wt") as f:
         f.write('{"text": "fine", "timestamp": "t", "url": "u"}\n{"text": "cut')
     with pytest.raises(Exception, match="cannot be read") as e:
-        ray_data.tokenise(text, tmp_path, 0.0, tmp_path / "work")
+        ray_data.tokenise(text, tmp_path, cpus=0.0, work=tmp_path / "work")
     assert re.search(r"Text.dataset = .*cannot be read .*one schema$", root_message(e.value))
 
 

@@ -140,11 +140,17 @@ class Encode:
 
 
 def tokenise(
-    source: Text, directory: Path, cpus: float, work: Place, stop: Callable[[], bool] = lambda: False
+    source: Text,
+    directory: Path,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    cpus: float,
+    work: Place,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Tokenise `source` over the cluster, part by part on every machine, and pack it in order into `directory`. Blocks
-    lie in `work`, which all machines see; tokens do not go through Ray. An actor holds `cpus`. Raises Stopped when
-    `stop`, asked on every machine, says to stop."""
+    """Tokenise `source` over the cluster, part by part on every machine, and pack it in order into `directory`; calls
+    `progress(parts done, parts)`. Blocks lie in `work`, which all machines see; tokens do not go through Ray. An actor
+    holds `cpus`. Raises Stopped when `stop`, asked on every machine, says to stop."""
     configure()
     tokenizer = tokenising.kept_tokenizer(source, work)
     rows = [{"part": part} for part in parts(source)]
@@ -156,8 +162,9 @@ def tokenise(
     )
 
     def blocks() -> Iterator[dict[str, Any]]:
-        for row in encoded.iter_rows():
+        for done, row in enumerate(encoded.iter_rows(), 1):
             yield from tokenising.kept(tokenising.Encoded(**row), work)
+            progress(done, len(rows))
 
     return tokenising.write(source, tokenizer, blocks(), directory)
 

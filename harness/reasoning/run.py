@@ -137,7 +137,7 @@ class _Told:
         self.done = done
         self.progress(done, self.of)
         if time.monotonic() >= self.next:
-            self.teller.live({"world": self.world, "problems": [done, self.of]})
+            self.teller.live({"world": self.world, "items": [done, self.of]})
             self.next = time.monotonic() + TELL_S
 
     def add(self, count: int) -> None:

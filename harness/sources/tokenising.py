@@ -334,7 +334,7 @@ def contamination(summary: dict[str, Any]) -> str | None:
 def tokenise(
     text: Text,
     directory: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
     work: Place | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -349,7 +349,6 @@ def tokenise(
                 yield from (encode_block(text, tokenizer_json, block) for block in blocks(text, part))
             else:
                 yield from kept(encode_missing(text, tokenizer_json, part, work, stop), work)
-            if progress is not None:
-                progress(part.index + 1, len(cut))
+            progress(part.index + 1, len(cut))
 
     return write(text, tokenizer_json, encoded(), Path(directory))
