@@ -30,7 +30,7 @@ SEND_AGAIN_S = 10.0
 """After a round that failed."""
 
 Count = Callable[[int, int], None]
-"""(items done, items) of a stage, called as it gets on."""
+"""(items done, items): called by a stage as it gets on."""
 
 
 class Teller:
@@ -73,10 +73,10 @@ class Teller:
 
 
 @contextlib.contextmanager
-def counting(teller: Teller) -> Iterator[Count]:
-    """Tell of a stage that counts its items, such as the parts of a text, while the body runs, by what this gives. One
-    item may take long, so a thread says again and again that the stage runs."""
-    line: dict[str, Any] = {"world": 1}
+def counting(teller: Teller, world: int = 1) -> Iterator[Count]:
+    """Tell of a stage that counts what it has done, parts of a text or problems, in `world` processes while the body
+    runs, by what this gives. One item may take long, so a thread says again and again that the stage runs."""
+    line = {"world": world, "items": [0, 0]}
     over = threading.Event()
 
     def tell() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import require
-from harness.progress import Teller
+from harness.progress import Teller, counting
 from harness.reasoning import lm_eval_engine, seen
 from harness.reasoning.shards import Shard, answer_here, cut, kept
 from harness.reasoning.spec import Asking, Evaluate, Means
@@ -25,8 +25,6 @@ from harness.worker import Stopped
 SAMPLES = "samples.jsonl"
 STUDY = "evaluations"
 """The name under which evaluations that belong to no study are registered."""
-TELL_S = 1.0
-"""Between two live lines."""
 
 Answer = Callable[[Evaluate, Sequence[Shard], Store, Means], Generator[int, None, None]]
 """Answers the shards that are left and keeps them, one by one, in the stage's resume directory. Now and then it gives
@@ -68,19 +66,24 @@ def evaluate(
     tuned_on = seen.count(stage, problems, store)
     shards, place, attempt = cut(problems), store.resume(address), store.begin(address)
     done = kept(place, shards)
-    with contextlib.closing(_Told(Teller(place, attempt), by.world, len(problems), progress)) as told:
+    with counting(Teller(place, attempt), by.world) as count:
+
+        def tell(answered: int) -> None:
+            count(answered, len(problems))
+            progress(answered, len(problems))
+
         while left := [shard for shard in shards if shard.number not in done]:
             if (found := store.manifest(address)) is not None:  # another driver was first, and cleared up
                 shutil.rmtree(attempt, ignore_errors=True)
                 return found
-            told.set(sum(len(answered.records) for answered in done.values()))
-            with contextlib.closing(by.answer(stage, left, store, means)) as counts:
-                for count in counts:
-                    told.add(count)
+            tell(so_far := sum(len(answered.records) for answered in done.values()))
+            with contextlib.closing(by.answer(stage, left, store, means)) as more:
+                for some in more:
+                    tell(so_far := so_far + some)
                     if stop():
                         raise Stopped
             done = kept(place, shards)
-        told.set(len(problems))
+        tell(len(problems))
     answered = [done[shard.number] for shard in shards]
     records = [record for each in answered for record in each.records]
     scores = (lm_eval_engine if stage.engine == "lm-eval" else stage.task).scores(records, stage)
@@ -123,26 +126,3 @@ def register(stage: Evaluate, store: Store) -> None:
         digest(stage.train): {"kind": "Train", "start": None},
     }
     write_json(directory / f"points-{digest(stage)[:12]}.json", {"format": 1, "study": STUDY, "stages": stages})
-
-
-class _Told:
-    """What is told of an evaluation while it runs."""
-
-    def __init__(self, teller: Teller, world: int, of: int, progress: Callable[[int, int], None]) -> None:
-        self.teller, self.world, self.of, self.progress = teller, world, of, progress
-        self.done, self.next = 0, 0.0
-
-    def set(self, done: int) -> None:
-        """So many problems are answered."""
-        self.done = done
-        self.progress(done, self.of)
-        if time.monotonic() >= self.next:
-            self.teller.live({"world": self.world, "items": [done, self.of]})
-            self.next = time.monotonic() + TELL_S
-
-    def add(self, count: int) -> None:
-        """So many more problems are answered."""
-        self.set(self.done + count)
-
-    def close(self) -> None:
-        self.teller.forget()
