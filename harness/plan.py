@@ -127,11 +127,10 @@ def work_out(
 
 
 def resolved(points: Iterable[Point], network: bool = False, revisions: Revisions | None = None) -> list[Point]:
-    """`points` with sources and tasks that are identified, and one value of equal stages. What lies locally is
-    identified by its content; a hub revision that is left open is taken from `revisions` or, with `network`, looked up
-    and added to them."""
+    """`points` with sources and tasks that are identified. What lies locally is identified by its content; a hub
+    revision that is left open is taken from `revisions` or, with `network`, looked up and added to them."""
     known: dict[Any, Any] = {}
-    trains: dict[str, Train] = {}
+    trains: dict[Any, Train] = {}
     revisions = {} if revisions is None else revisions
 
     def located(source: Any) -> Any:
@@ -146,10 +145,13 @@ def resolved(points: Iterable[Point], network: bool = False, revisions: Revision
         return known[source]
 
     def resolve(train: Train) -> Train:
-        address = digest(train)
-        if address not in trains:
-            trains[address] = identified(train)
-        return trains[address]
+        # Thousands of points may be one training. Two texts in unlike places have equal digests before their content is
+        # known, so what is stored is told apart by its value.
+        stored = (each.corpus.source for each in train.chain() if each.corpus.source.stored)
+        key = digest(train), *stored
+        if key not in trains:
+            trains[key] = identified(train)
+        return trains[key]
 
     def identified(train: Train) -> Train:
         source = train.corpus.source

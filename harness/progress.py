@@ -76,13 +76,13 @@ class Teller:
 def counting(teller: Teller, world: int = 1) -> Iterator[Count]:
     """Tell of a stage that counts what it has done, parts of a text or problems, in `world` processes while the body
     runs, by what this gives. One item may take long, so a thread says again and again that the stage runs."""
-    line = {"world": world, "items": [0, 0]}
+    line: dict[str, Any] = {"world": world}
     over = threading.Event()
 
     def tell() -> None:
-        teller.live(line)
+        teller.live(dict(line))
         while not over.wait(TELL_S):
-            teller.live(line)
+            teller.live(dict(line))
 
     def count(done: int, of: int) -> None:
         line["items"] = [done, of]

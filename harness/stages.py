@@ -97,7 +97,7 @@ def run_train(spec: Train, store: Store, worker: Worker) -> dict[str, Any]:
 
 
 Write = Callable[[Any, Path, Count], dict[str, Any]]
-"""(source, directory, count) -> what it wrote, for the manifest; `count` is told of parts."""
+"""(source, directory, count) -> what it wrote, for the manifest; a text calls `count` with its parts."""
 
 
 def run_stored(source: Any, store: Store, write: Write, executed: str) -> dict[str, Any]:

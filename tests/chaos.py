@@ -200,7 +200,7 @@ def progress(store: Store, digest: str) -> Progress:
     attempts = len([p for p in Path(store.stage(digest)).glob("*") if p.is_dir()])
     try:
         live = store.resume(digest) / "live.json"
-        step, age = int(json.loads(live.read_text())["step"]), time.time() - live.stat().st_mtime
+        step, age = int(json.loads(live.read_text()).get("step", 0)), time.time() - live.stat().st_mtime
     except (OSError, ValueError):
         step, age = 0, float("inf")
     return Progress(step, age, attempts, store.open(digest) is not None)

@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -395,7 +397,26 @@ def test_a_process_that_starts_for_a_stage_gets_work_although_others_are_free_be
 ) -> None:
     _, outcome = run(ray_here, f"{space_file}:fan", Store(tmp_path / "store"), in_trial=True)
     assert not outcome.failed
-    assert len(set((space_file.parent / "spaces.log.pids").read_text().split())) == 2
+    assert len(set((space_file.parent / "spaces.log.pids").read_text().split())) > 1
+
+
+def test_a_trial_that_waits_for_longer_than_a_start_gets_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.experiment import Trial
+
+    from harness.cluster import sweep
+
+    clock = itertools.count(0, sweep.START_S / 2 + 1)
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    trials = [Trial("stage", stub=True) for _ in range(3)]
+    trials[0].set_status(Trial.RUNNING)
+    scheduler, controller = sweep.KeepStarting(), SimpleNamespace(get_trials=lambda: trials)
+    for trial in trials[:2]:
+        scheduler.on_trial_add(controller, trial)  # at 0 and 16
+    scheduler.on_trial_add(controller, trials[2])  # at 32
+    assert scheduler.choose_trial_to_run(controller) is trials[1]  # at 48
+    scheduler.on_trial_add(controller, trials[1])  # again at 64: its machine went
+    trials[2].set_status(Trial.TERMINATED)
+    assert scheduler.choose_trial_to_run(controller) is None  # at 80
 
 
 @pytest.mark.ray
@@ -553,7 +574,7 @@ def test_a_run_that_stops_at_its_limit_goes_on_and_gives_the_same_curves(
     with Meter(Limit(hours=1.0), store, store.scratch / "stop" / "first") as meter:
 
         def enough() -> None:
-            while not list(store.resume("").glob("*/live.json")):
+            while not (store.resume(generated(plan)) / "live.json").exists():
                 time.sleep(0.05)
             meter.limit = Limit(hours=0.0)
 

@@ -186,6 +186,24 @@ def test_the_hash_does_not_depend_on_where_text_lies(tmp_path: Path) -> None:
     assert make(Study("s", "?", changed, [], {"seed": 0})).registered["hash"] != plan["there"].registered["hash"]
 
 
+def test_texts_in_unlike_places_are_unlike_stages_of_one_plan(tmp_path: Path) -> None:
+    for place in ("one", "other", "same"):
+        (tmp_path / place).mkdir()
+        for i in range(20):
+            (tmp_path / place / f"{i}.txt").write_text(f"document {i} of {place.replace('same', 'one')}")
+
+    def reading(place: str) -> Train:
+        return replace(scratch(0), corpus=Corpus(Text.local(tmp_path / place, tokenizer=BPE(300), held_out=0.3)))
+
+    def after(place: str) -> Train:
+        return scratch(0).after(reading(place))
+
+    plan = make(Study("s", "?", reading, [after], {"place": tune.grid_search(["one", "other", "same"])}))
+    trained = {(p.arm, dict(p.axes)["place"]): digest(p.train) for p in plan.points}
+    for arm in ("reading", "after"):
+        assert trained[arm, "one"] == trained[arm, "same"] != trained[arm, "other"]
+
+
 def test_a_plan_that_says_the_same_is_registered_once(store: Store) -> None:
     register(make(study()), store, {})
     before = (store.study("s") / "points.json").read_bytes()

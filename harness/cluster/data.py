@@ -16,7 +16,7 @@ from harness.sources.checking import checked
 from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
 from harness.url import Place
-from harness.worker import Batch, Stream
+from harness.worker import Batch, Stopped, Stream
 
 BLOCK_TOKENS = 2**18
 """About 2 MB a block: smaller ones drown in Ray's fixed cost a block, larger ones delay the first batch."""
@@ -163,6 +163,8 @@ def tokenise(
 
     def blocks() -> Iterator[dict[str, Any]]:
         for done, row in enumerate(encoded.iter_rows(), 1):
+            if stop():
+                raise Stopped(f"stopped before part {row['part']}")
             yield from tokenising.kept(tokenising.Encoded(**row), work)
             progress(done, len(rows))
 

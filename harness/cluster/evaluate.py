@@ -1,6 +1,5 @@
 """Evaluations on Ray: the shards of the problems are dealt out to actors, each of which has the model."""
 
-import contextlib
 import functools
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -16,21 +15,20 @@ from harness.reasoning.run import Executor, evaluate
 from harness.reasoning.shards import Answerer, Shard
 from harness.reasoning.spec import Evaluate, Means
 from harness.store import Store
-from harness.worker import Options, Stopped
+from harness.worker import Options
 
 TICK_S = 1.0
 """How often it is looked whether the stage is to stop."""
 
 
 def run(stage: Evaluate, store: Store, of: Resources, options: Options) -> None:
-    """Run an evaluation. One that was told to stop is left as it is.
+    """Run an evaluation.
 
-    Raises StageFailed where its workers die again and again."""
+    Raises StageFailed where its workers die again and again; Stopped."""
     gpu = of.per_worker.get("GPU", 0.0) > 0
     means = options.means._replace(device="cuda:0" if gpu else "cpu", threads=None if gpu else 1)
     by = Executor("trial") if of.in_trial else Executor("ray", functools.partial(answer, of), of.workers)
-    with contextlib.suppress(Stopped):
-        evaluate(stage, store, means, by=by, stop=asking(store, lambda: options.stopping))
+    evaluate(stage, store, means, by=by, stop=asking(store, lambda: options.stopping))
 
 
 class Examinee:

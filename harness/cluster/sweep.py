@@ -6,11 +6,13 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from typing import Any
 
 import ray
 import ray.util.state
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -27,6 +29,8 @@ from harness.worker import Options
 
 STARTS_A_CPU = 4
 """Processes that Ray may start at once."""
+START_S = 30
+"""Longer than a process takes to start."""
 RESTARTS = 100
 """Of a trial whose machine went; harness.cluster.starts ends those that do not get further."""
 
@@ -92,11 +96,21 @@ class StageSearcher(Searcher):
 
 class KeepStarting(FIFOScheduler):
     """Tune's own moves a trial whose process is starting into one that becomes free, and ends the new process: stages
-    that take less than such a start would all run one after another. This one names no trial; then Tune gives what is
-    free to a trial without a process, and to one whose process is starting if there is no other."""
+    that take less than such a start would all run one after another. This one names only trials that wait for longer,
+    so for a machine; else Tune gives what is free to a trial without a process, and to one whose process is starting if
+    there is no other."""
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        return None
+    def __init__(self) -> None:
+        super().__init__()
+        self.added: dict[str, float] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.added[trial.trial_id] = time.monotonic()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        before = time.monotonic() - START_S
+        pending = (trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING)
+        return next((trial for trial in pending if self.added[trial.trial_id] < before), None)
 
 
 def connect(cpus: int | None = None) -> str | None:

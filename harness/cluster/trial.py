@@ -1,7 +1,6 @@
 """A trial: what Ray Tune runs of one stage. Either it only drives, and Ray Train has the workers; or, for short stages,
 it is the one worker itself, in a process that the next stage finds warm."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -50,6 +49,8 @@ def run(
         except (failures.StageFailed, InputError) as e:
             failure.write(store, address, str(e) if isinstance(e, failures.StageFailed) else failure.describe(e))
             return {"stage": 0, "failed": str(e).splitlines()[0]}
+        except Stopped:
+            return {"stage": 0, "status": "stopped"}
         except failures.TryAgain as e:
             failure.write(store, address, failure.describe(e.__cause__ or e))
             raise
@@ -73,8 +74,7 @@ def _run(stage: Stage, store: Store, of: Resources, options: Options, run_id: st
         return
     if not isinstance(stage, Train):
         tokenise = functools.partial(data.tokenise, cpus=of.generator_cpus, stop=lambda: options.stopping)
-        with contextlib.suppress(Stopped):
-            run_stored(stage, store, stages.writer(stage, store, tokenise), executed="ray")
+        run_stored(stage, store, stages.writer(stage, store, tokenise), executed="ray")
         return
     check_budget(stage, open_reader(stage, store))
     if of.in_trial:

@@ -201,8 +201,8 @@ class Encoded:
 def encode_missing(
     text: Text, tokenizer_json: str, part: Part, work: Place, stop: Callable[[], bool] = lambda: False
 ) -> Encoded:
-    """Encode the blocks of `part` that are not in `work`, and put them there, until `stop` says to stop; a part that is
-    whole is not even read."""
+    """Encode the blocks of `part` that are not in `work`, and put them there; `stop`, asked after each of them, ends
+    that. A part that is whole is not even read."""
     whole = work / f"{part.index:06d}.json"
     if whole.exists():
         count = int(json.loads(whole.read_text("utf-8"))["blocks"])
@@ -212,12 +212,12 @@ def encode_missing(
         place = _block(work, part.index, count)
         if found == count and place.exists():
             found += 1
-        elif stop():
-            return Encoded(part.index, count, found, whole=False)
         else:
             content = io.BytesIO()
             np.savez(content, **encode_block(text, tokenizer_json, block))
             _put(place, content.getvalue())
+            if stop():  # never before a block: each try gets further, however long it read
+                return Encoded(part.index, count + 1, found, whole=False)
         count += 1
     _put(whole, json.dumps({"blocks": count}).encode())
     return Encoded(part.index, count, found)
@@ -339,12 +339,15 @@ def tokenise(
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Write the artifact of `text` to `directory` in this process; calls `progress(parts done, parts)`. What is done is
-    kept in `work`, if that is given, and taken from there; then it also raises Stopped when `stop` says to stop."""
+    kept in `work`, if that is given, and taken from there. Raises Stopped when `stop`, asked before parts and after
+    blocks, says to stop."""
     tokenizer_json = kept_tokenizer(text, work)
     cut = parts(text)
 
     def encoded() -> Iterator[dict[str, Any]]:
         for part in cut:
+            if stop():
+                raise Stopped(f"stopped before part {part.index}")
             if work is None:
                 yield from (encode_block(text, tokenizer_json, block) for block in blocks(text, part))
             else:
