@@ -105,30 +105,30 @@ def run_stored(source: Any, store: Store, write: Write, executed: str) -> dict[s
     if `write` does."""
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     attempt = store.begin(digest(source))
-    try:
-        with counting(Teller(store.resume(digest(source)), attempt)) as count:
+    with counting(Teller(store.resume(digest(source)), attempt)) as count:
+        try:
             written = write(source, attempt, count)
-    except Stopped:
-        shutil.rmtree(attempt, ignore_errors=True)
-        raise
-    except Exception:
-        # Another driver on this store may have been first; then what it worked from is gone.
-        other = store.manifest(digest(source))
-        if other is None:
+        except Stopped:
+            shutil.rmtree(attempt, ignore_errors=True)
             raise
-        shutil.rmtree(attempt, ignore_errors=True)
-        return other
-    manifest = {
-        **header(source, started),
-        "status": "finished",
-        "parents": {role: digest(stage) for role, stage in parents(source).items()},
-        "executed": executed,
-        "hardware": environment.hardware("cpu"),
-        **written,
-        "wall_s": time.perf_counter() - clock,
-    }
-    write_json(attempt / "manifest.json", manifest)
-    store.publish(digest(source), attempt)
+        except Exception:
+            # Another driver on this store may have been first; then what it worked from is gone.
+            other = store.manifest(digest(source))
+            if other is None:
+                raise
+            shutil.rmtree(attempt, ignore_errors=True)
+            return other
+        manifest = {
+            **header(source, started),
+            "status": "finished",
+            "parents": {role: digest(stage) for role, stage in parents(source).items()},
+            "executed": executed,
+            "hardware": environment.hardware("cpu"),
+            **written,
+            "wall_s": time.perf_counter() - clock,
+        }
+        write_json(attempt / "manifest.json", manifest)
+        store.publish(digest(source), attempt)  # of a large text, minutes
     return manifest
 
 
