@@ -1,5 +1,6 @@
 """Ray Tune: one Tuner whose searcher walks the stage graph. A trial is a small driver that runs one stage."""
 
+import contextlib
 import copy
 import logging
 import os
@@ -7,6 +8,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -126,19 +128,32 @@ def connect(cpus: int | None = None) -> str | None:
         env = {name: os.environ[name] for name in passed if name in os.environ}
         context = ray.init(address="auto", runtime_env={"env_vars": env}, **quiet)
     else:
-        # Nobody takes this machine away, and the process that would look for it delays every start.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # A stage has some six processes, most of which wait: Ray starts no more than one a CPU at once, and warns.
-        os.environ.setdefault(
-            "RAY_worker_maximum_startup_concurrency", str(STARTS_A_CPU * (cpus or os.cpu_count() or 1))
-        )
-        # For processes that are started ahead (harness.cluster.spares); the others import it themselves.
-        os.environ.setdefault("RAY_preload_python_modules", "ray.train")
+        own = {
+            # Nobody takes this machine away, and the process that would look for it delays every start.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+            # A stage has some six processes, most of which wait: Ray starts no more than one a CPU at once, and warns.
+            "RAY_worker_maximum_startup_concurrency": str(STARTS_A_CPU * (cpus or os.cpu_count() or 1)),
+            # For processes that are started ahead (harness.cluster.spares); the others import it themselves.
+            "RAY_preload_python_modules": "ray.train",
+        }
         # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
-        context = ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
+        with _environment(own):
+            context = ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
     # Asked of this instance, by its address: the machine may run others.
     ray.util.state.list_nodes(address=ray.get_runtime_context().gcs_address, timeout=30)
     return context.dashboard_url or None
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """The environment with `variables`, but for what the user has set: for processes that are started meanwhile."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def register_spaces() -> None:
