@@ -80,9 +80,10 @@ def counting(teller: Teller, world: int = 1) -> Iterator[Count]:
     over = threading.Event()
 
     def tell() -> None:
-        teller.live(dict(line))
-        while not over.wait(TELL_S):
+        while True:
             teller.live(dict(line))
+            if over.wait(TELL_S):
+                return
 
     def count(done: int, of: int) -> None:
         line["items"] = [done, of]

@@ -150,7 +150,7 @@ def means(worker: Worker) -> Means:
     return worker.options.means._replace(device=worker.device, threads=worker.threads)
 
 
-def writer(source: Any, store: Store, tokenise: Callable[..., dict[str, Any]] = tokenise) -> Write:
+def writer(source: Any, store: Store, tokenise: Callable[..., dict[str, Any]]) -> Write:
     """What writes the artifact of a stored source: `tokenise`, or for answers what uses the tokenizer of their text."""
     if not isinstance(source, answers.Answers):
         return functools.partial(tokenise, work=blocks_of(source, store))

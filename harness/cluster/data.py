@@ -11,6 +11,7 @@ import ray.data
 
 from harness.automata import engine
 from harness.cluster.resources import Resources
+from harness.progress import Count
 from harness.sources import tokenising
 from harness.sources.checking import checked
 from harness.sources.text import Text, parts
@@ -142,7 +143,7 @@ class Encode:
 def tokenise(
     source: Text,
     directory: Path,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Count = lambda done, of: None,
     *,
     cpus: float,
     work: Place,

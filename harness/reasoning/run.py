@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import require
-from harness.progress import Teller, counting
+from harness.progress import Count, Teller, counting
 from harness.reasoning import lm_eval_engine, seen
 from harness.reasoning.shards import Shard, answer_here, cut, kept
 from harness.reasoning.spec import Asking, Evaluate, Means
@@ -44,7 +44,7 @@ def evaluate(
     stage: Evaluate,
     store: Store,
     means: Means | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Count = lambda done, of: None,
     by: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:

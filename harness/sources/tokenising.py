@@ -23,6 +23,7 @@ import numpy as np
 
 from harness.copies import tried
 from harness.errors import InputError
+from harness.progress import Count
 from harness.sources.formats import Document, Dropped
 from harness.sources.text import SPLITS, Part, Text, check_splits, documents, parts, split_of
 from harness.sources.tokenizer import Pretrained, from_json, token_bytes
@@ -334,7 +335,7 @@ def contamination(summary: dict[str, Any]) -> str | None:
 def tokenise(
     text: Text,
     directory: Path,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Count = lambda done, of: None,
     work: Place | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
