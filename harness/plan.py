@@ -1,8 +1,10 @@
 """The plan of a study: its points, the distinct stages behind them in an order in which they can run, their cost."""
 
+import contextlib
+import gc
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +19,19 @@ from harness.url import UrlError
 
 SEARCH = "points-search.json"
 """The registered plan of a study's search, beside that of the study."""
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """No search for cycles of garbage meanwhile: a plan of thousands of points makes values that live on and hold no
+    cycles, and a quarter of its time would go into looking through them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -61,9 +76,11 @@ class Plan:
         return replace(self, stages=kept, starts={d: s for d, s in self.starts.items() if d in kept})
 
     @property
+    @without_collector()
     def registered(self) -> dict[str, Any]:
         """What `points.json` says, without the time: the registered plan and its hash."""
-        points = [self._point(i) for i in range(len(self.points))]
+        trained = {digest(p.train): _trained(p.train) for p in self.points}
+        points = [self._point(i, trained) for i in range(len(self.points))]
         search = {} if self.winners is None else {"search": self.winners.registered}
         claims = {"claims": canonical(list(self.study.claims))} if self.study.claims else {}
         said = [points, self.study.sesoi, *search.values(), *claims.values()]
@@ -85,16 +102,12 @@ class Plan:
             "stages": {d: _stage(s) | {"start": self.starts.get(d)} for d, s in self.stages.items()},
         }
 
-    def _point(self, i: int) -> dict[str, Any]:
+    def _point(self, i: int, trained: dict[str, dict[str, Any]]) -> dict[str, Any]:
         point, base = self.points[i], self.baseline_of[i]
-        chain = list(point.train.chain())
         return {
             "arm": point.arm,
             "axes": {k: canonical(v) for k, v in point.axes},
-            "stage": digest(point.train),
-            "chain": [digest(t) for t in chain],
-            "tokens": [t.tokens for t in chain],
-            "flops": [t.flops for t in chain],
+            **trained[digest(point.train)],
             "differs_in": [] if base is None else differences(point.train, self.points[base].train),
             "baseline": base,
             **({"benchmarks": {name: digest(e) for name, e in point.benchmarks}} if self.study.benchmarks else {}),
@@ -105,6 +118,7 @@ Revisions = dict[str, dict[str, str]]
 """Commits that were looked up for what left them open (a source, the rows of a task), by its digest."""
 
 
+@without_collector()
 def make(
     study: Study, network: bool = False, revisions: Revisions | None = None, winners: Winners | None = None
 ) -> Plan:
@@ -299,6 +313,16 @@ def registered_revisions(study: Study, store: Store) -> Revisions:
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise InputError(f"{store.study(study.name) / name}: not readable ({e}); remove it to register anew") from e
     return {}
+
+
+def _trained(train: Train) -> dict[str, Any]:
+    chain = list(train.chain())
+    return {
+        "stage": digest(train),
+        "chain": [digest(t) for t in chain],
+        "tokens": [t.tokens for t in chain],
+        "flops": [t.flops for t in chain],
+    }
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
