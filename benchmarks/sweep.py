@@ -27,7 +27,7 @@ from ray import tune
 
 from harness import plan as plans
 from harness import stages, watch
-from harness.cluster import data, sweep
+from harness.cluster import connection, data, sweep
 from harness.cluster.resources import Workers, allot, resources
 from harness.scales import GPU_DAY
 from harness.sources.nca import NCA
@@ -357,11 +357,11 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
         yield "planning.one_training_a_point", planning(grid(2_000))
         yield "status", status(3_000)
     if parts == ["sharing"]:
-        sweep.connect()
+        connection.connect()
         for name, figures in sharing(args.sequences, args.steps):
             yield f"sharing.{name}", figures
     elif {"data", "overhead", "many", "recovery"} & set(parts):
-        sweep.connect(2)
+        connection.connect(2)
     if "data" in parts:
         for consumers in CONSUMERS:
             yield f"data.{consumers}", data_path(consumers, args.seconds)

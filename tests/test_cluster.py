@@ -188,9 +188,9 @@ def generated(plan: plans.Plan) -> str:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
-    from harness.cluster import sweep
+    from harness.cluster import connection, sweep
 
-    sweep.connect(2)
+    connection.connect(2)
     yield sweep
     ray.shutdown()
 
@@ -221,9 +221,11 @@ def run(
     sweep: Any, target: str, store: Store, workers: int = 1, every: float = 60.0, in_trial: bool = False,
     means: Means = MEANS,
 ) -> tuple[plans.Plan, Any]:  # fmt: skip
+    from harness.cluster.connection import most_resources
+
     study = space.load(target)
     plan = plans.make(study)
-    allotment = allot(sweep.most_resources(), plan.stages, (Workers(workers, workers),), in_trial=in_trial)
+    allotment = allot(most_resources(), plan.stages, (Workers(workers, workers),), in_trial=in_trial)
     return plan, sweep.run(plan, store, allotment, Options(checkpoint_every_s=every, starts=plan.starts, means=means))
 
 
@@ -567,10 +569,12 @@ def test_a_killed_worker_goes_on_where_it_was_and_gives_the_same_curve(
 def test_a_run_that_stops_at_its_limit_goes_on_and_gives_the_same_curves(
     ray_here: Any, space_file: Path, tmp_path: Path
 ) -> None:
+    from harness.cluster.connection import most_resources
+
     target = f"{space_file.parent / 'long.py'}:long"
     store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
     plan = plans.make(space.load(target))
-    allotment = allot(ray_here.most_resources(), plan.stages)
+    allotment = allot(most_resources(), plan.stages)
     with Meter(Limit(hours=1.0), store, store.scratch / "stop" / "first") as meter:
 
         def enough() -> None:
@@ -600,6 +604,7 @@ def test_a_run_that_stops_at_its_limit_goes_on_and_gives_the_same_curves(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_stage_that_another_driver_begins_goes_on_there(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
+
     target = f"{space_file.parent / 'long.py'}:long"
     store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
     plan = plans.make(space.load(target))

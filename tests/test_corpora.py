@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import os
 import random
 import re
 import time
@@ -430,9 +431,9 @@ def ray_data() -> Iterator[Any]:
     """`harness.cluster.data` on a Ray of this machine."""
     import ray
 
-    from harness.cluster import data, sweep
+    from harness.cluster import connection, data
 
-    sweep.connect(2)
+    connection.connect(2)
     yield data
     ray.shutdown()
 
@@ -447,8 +448,10 @@ def test_a_cluster_goes_on_where_a_run_stopped_and_gives_the_same_bytes(
     encode_missing(text, tokenising.kept_tokenizer(text, work), parts(text)[1], work)
     for name in ("ray", "stopped"):
         (tmp_path / name).mkdir()
-    with pytest.raises(Stopped):
-        ray_data.tokenise(text, tmp_path / "stopped", cpus=0.0, work=work, stop=lambda: True)
+    here = os.getpid()
+    for stop, where in ((lambda: os.getpid() != here, "after block 1 of part 0"), (lambda: True, "before part 0")):
+        with pytest.raises(Stopped, match=where):
+            ray_data.tokenise(text, tmp_path / "stopped", cpus=0.0, work=work, stop=stop)
     summary = ray_data.tokenise(text, tmp_path / "ray", cpus=0.0, work=work)
     assert summary["found_bytes"] > 0
     assert {**summary, "found_bytes": 0} == plain[0]

@@ -424,10 +424,10 @@ def test_schedulers_that_change_a_trial_are_refused() -> None:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
-    from harness.cluster import sweep
+    from harness.cluster import connection
 
-    sweep.connect(2)
-    yield sweep
+    connection.connect(2)
+    yield ray
     ray.shutdown()
 
 

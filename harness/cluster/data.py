@@ -17,7 +17,7 @@ from harness.sources.checking import checked
 from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
 from harness.url import Place
-from harness.worker import Batch, Stopped, Stream
+from harness.worker import Batch, Stream
 
 BLOCK_TOKENS = 2**18
 """About 2 MB a block: smaller ones drown in Ray's fixed cost a block, larger ones delay the first batch."""
@@ -162,14 +162,8 @@ def tokenise(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(machines(), len(rows))),
     )
 
-    def blocks() -> Iterator[dict[str, Any]]:
-        for done, row in enumerate(encoded.iter_rows(), 1):
-            if stop():
-                raise Stopped(f"stopped before part {row['part']}")
-            yield from tokenising.kept(tokenising.Encoded(**row), work)
-            progress(done, len(rows))
-
-    return tokenising.write(source, tokenizer, blocks(), directory)
+    of_parts = (tokenising.kept(tokenising.Encoded(**row), work) for row in encoded.iter_rows())
+    return tokenising.write(source, tokenizer, tokenising.in_turn(of_parts, len(rows), progress, stop), directory)
 
 
 def machines() -> int:

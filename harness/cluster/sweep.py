@@ -1,25 +1,21 @@
 """Ray Tune: one Tuner whose searcher walks the stage graph. A trial is a small driver that runs one stage."""
 
-import contextlib
 import copy
-import logging
 import os
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
-import ray.util.state
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness import failure
-from harness.cluster import SETTINGS, START_TIMEOUT, STORE_SETTINGS, growth, nodes, trial
+from harness.cluster import nodes, trial
 from harness.cluster.resources import Allotment
 from harness.cost import cost
 from harness.limits import Limit, Meter
@@ -29,8 +25,6 @@ from harness.space import MODULE_PREFIX
 from harness.store import Store
 from harness.worker import Options
 
-STARTS_A_CPU = 4
-"""Processes that Ray may start at once."""
 START_S = 30
 """Longer than a process takes to start."""
 RESTARTS = 100
@@ -115,47 +109,6 @@ class KeepStarting(FIFOScheduler):
         return next((trial for trial in pending if self.added[trial.trial_id] < before), None)
 
 
-def connect(cpus: int | None = None) -> str | None:
-    """Join the cluster of the job that this process belongs to, or start one of this machine. Returns the address of
-    Ray's dashboard, unless Ray runs already."""
-    if ray.is_initialized():
-        return None
-    # A failed stage is told in one line at the end; Tune would print its traceback as it goes.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        passed = (*SETTINGS, *STORE_SETTINGS, START_TIMEOUT, "WANDB_DIR", "WANDB_MODE")
-        env = {name: os.environ[name] for name in passed if name in os.environ}
-        context = ray.init(address="auto", runtime_env={"env_vars": env}, **quiet)
-    else:
-        own = {
-            # Nobody takes this machine away, and the process that would look for it delays every start.
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-            # A stage has some six processes, most of which wait: Ray starts no more than one a CPU at once, and warns.
-            "RAY_worker_maximum_startup_concurrency": str(STARTS_A_CPU * (cpus or os.cpu_count() or 1)),
-            # For processes that are started ahead (harness.cluster.spares); the others import it themselves.
-            "RAY_preload_python_modules": "ray.train",
-        }
-        # The dashboard frees the placement groups of stopped trials; without it their CPUs never come back.
-        with _environment(own):
-            context = ray.init(address="local", num_cpus=cpus, include_dashboard=True, **quiet)
-    # Asked of this instance, by its address: the machine may run others.
-    ray.util.state.list_nodes(address=ray.get_runtime_context().gcs_address, timeout=30)
-    return context.dashboard_url or None
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The environment with `variables`, but for what the user has set: for processes that are started meanwhile."""
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
 def register_spaces() -> None:
     """Let classes of the loaded search spaces travel to workers, which cannot import the file."""
     for name, module in list(sys.modules.items()):
@@ -218,10 +171,3 @@ def by_longest_chain(plan: Plan) -> list[str]:
         for parent in needed:
             below[parent] = max(below[parent], below[address] + own[parent])
     return sorted(plan.stages, key=lambda d: -below[d])
-
-
-def most_resources() -> dict[str, float]:
-    """What the cluster has or, with an autoscaler, can grow to; an idle cluster may have a head alone."""
-    here = ray.cluster_resources()
-    limit = growth.told() or growth.of_autoscaler(ray.get_runtime_context().gcs_address)
-    return {name: max(here.get(name, 0.0), limit.get(name, 0.0)) for name in {*here, *limit}}

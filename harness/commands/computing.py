@@ -147,10 +147,10 @@ def compute(
 
 def allot_stages(stages: Mapping[str, Stage], args: argparse.Namespace) -> tuple[Allotment, list[str]]:
     """What each of `stages` gets of the cluster, which is joined or started, and what is to be told of that."""
-    from harness.cluster import sweep
+    from harness.cluster import connection
 
-    dashboard = sweep.connect(args.cpus)
-    cluster = sweep.most_resources()
+    dashboard = connection.connect(args.cpus)
+    cluster = connection.most_resources()
     allotment = allot(cluster, stages, args.workers, args.concurrent, args.generator_gpus, args.in_trial)
     return allotment, [f"Ray dashboard http://{dashboard}"] if dashboard else []
 

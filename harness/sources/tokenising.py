@@ -345,14 +345,22 @@ def tokenise(
     tokenizer_json = kept_tokenizer(text, work)
     cut = parts(text)
 
-    def encoded() -> Iterator[dict[str, Any]]:
-        for part in cut:
-            if stop():
-                raise Stopped(f"stopped before part {part.index}")
-            if work is None:
-                yield from (encode_block(text, tokenizer_json, block) for block in blocks(text, part))
-            else:
-                yield from kept(encode_missing(text, tokenizer_json, part, work, stop), work)
-            progress(part.index + 1, len(cut))
+    def of(part: Part) -> Iterator[dict[str, Any]]:
+        if work is None:
+            yield from (encode_block(text, tokenizer_json, block) for block in blocks(text, part))
+        else:
+            yield from kept(encode_missing(text, tokenizer_json, part, work, stop), work)
 
-    return write(text, tokenizer_json, encoded(), Path(directory))
+    return write(text, tokenizer_json, in_turn(map(of, cut), len(cut), progress, stop), Path(directory))
+
+
+def in_turn(
+    encoded: Iterable[Iterable[dict[str, Any]]], count: int, progress: Count, stop: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """The blocks of `count` parts, one part after another; calls `progress(parts done, parts)`. Raises Stopped when
+    `stop`, asked before the blocks of each, says to stop."""
+    for number, of_part in enumerate(encoded):
+        if stop():
+            raise Stopped(f"stopped before part {number}")
+        yield from of_part
+        progress(number + 1, count)
