@@ -144,6 +144,31 @@ def limits(job: Config) -> Config:
         ("cluster.yaml", lambda c: gpu(c).pop("resources"), "gpu: 'resources' is a required property"),
         ("cluster.yaml", lambda c: gpu(c).update(resources={}), "gpu.resources: empty; an autoscaler"),
         ("cluster.yaml", lambda c: gpu(c)["node_config"].pop("InstanceType"), "gpu.node_config.InstanceType: missing"),
+        (
+            "cluster.yaml",
+            lambda c: gpu(c)["node_config"].update(InstanceType="g6e.12xlrge"),
+            r"gpu.node_config.InstanceType = 'g6e.12xlrge': botocore \S+ knows no such type; write g6e.12xlarge, or",
+        ),
+        (
+            "cluster.yaml",
+            lambda c: gpu(c)["node_config"].update(InstanceMarketOption={"MarketType": "spot"}),
+            r"gpu.node_config.InstanceMarketOption: .* no such field; write InstanceMarketOptions, or",
+        ),
+        (
+            "cluster.yaml",
+            lambda c: gpu(c)["node_config"]["BlockDeviceMappings"][0]["Ebs"].update(VolumeSiz=1),
+            r"gpu.node_config.BlockDeviceMappings\[0\].Ebs.VolumeSiz: .* write VolumeSize, or",
+        ),
+        (
+            "cluster.yaml",
+            lambda c: head(c)["node_config"].update(ImageId=3),
+            "head.node_config: Invalid type for parameter ImageId, value: 3",
+        ),
+        (
+            "cluster.yaml",
+            lambda c: c["provider"].update(region="us-wst-2", availability_zone=None),
+            "provider.region = 'us-wst-2': botocore .* write us-west-2, or",
+        ),
         ("cluster.yaml", lambda c: gpu(c).update(max_workers=0), "no node that offers CPUs can ever come"),
         ("cluster.yaml", lambda c: c["file_mounts"].update({"~/a": "no/such"}), "file_mounts.~/a = 'no/such': no such"),
         ("cluster.yaml", lambda c: c["auth"].update(ssh_private_key="~/key"), "auth.ssh_private_key = '~/key'"),
@@ -219,7 +244,7 @@ def test_a_study_is_held_against_what_the_cluster_grows_to(
         "{kind: RayCluster, spec: {headGroupSpec: {template: {}}, workerGroupSpecs: [{}]}}",
         "provider: aws",
         "{provider: {type: local, head_ip: a, worker_ips: [b]}, file_mounts: [x]}",
-        "{provider: {type: aws, region: a}, available_node_types: [head]}",
+        "{provider: {type: aws, region: us-east-1}, available_node_types: [head]}",
         "{provider: {type: hetzner}}",
     ],
 )

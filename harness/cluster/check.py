@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.cluster import kuberay
+from harness.cluster import aws, kuberay
 from harness.cluster.growth import GROWS_TO, largest, parse
 from harness.errors import InputError
 
@@ -30,6 +30,7 @@ PROVIDER_NEEDS = {
 MACHINE = {"aws": "InstanceType", "gcp": "machineType", "azure": "azure_arm_parameters"}
 """The field of a node_config without which no machine starts; Ray's schema knows nothing of a node_config."""
 LIBRARY = {"aws": "boto3", "gcp": "googleapiclient", "azure": "azure.mgmt.compute"}
+UNCHECKED = {"aws": "; without it the region and what every node_config says were not checked"}
 CREDENTIALS = {
     "aws": (
         ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
@@ -154,6 +155,8 @@ def provider(config: Config) -> Iterator[str]:
     for zone in (zones or "").split(","):
         if zone and region and not zone.strip().startswith(region):
             yield f"provider.availability_zone = {zone.strip()!r}: not in region {region!r}"
+    if kind == "aws" and region and installed("botocore"):
+        yield from aws.region(region)
 
 
 def missing_files(config: Config) -> Iterator[str]:
@@ -167,7 +170,8 @@ def missing_files(config: Config) -> Iterator[str]:
 
 def node_types(config: Config) -> Iterator[str]:
     """What is wrong with the kinds of nodes of a cloud."""
-    machine, head = MACHINE.get(str(config["provider"].get("type"))), config.get("head_node_type")
+    cloud, head = str(config["provider"].get("type")), config.get("head_node_type")
+    machine = MACHINE.get(cloud)
     for name, kind in (config.get("available_node_types") or {}).items():
         field = f"available_node_types.{name}"
         resources = kind.get("resources") or {}
@@ -178,8 +182,11 @@ def node_types(config: Config) -> Iterator[str]:
                 if resources.get(unit, int(unit == "CPU")):
                     said = resources.get(unit, "missing")
                     yield f"{field}.resources.{unit} = {said!r}: the head only drives; use 0"
-        if machine and machine not in (kind.get("node_config") or {}):
-            yield f"{field}.node_config.{machine}: missing; provider {config['provider']['type']} needs it"
+        machines = kind.get("node_config") or {}
+        if machine and machine not in machines:
+            yield f"{field}.node_config.{machine}: missing; provider {cloud} needs it"
+        if cloud == "aws" and installed("botocore"):
+            yield from aws.node_config(f"{field}.node_config", machines)
 
 
 def local(filled: Config) -> Iterator[str]:
@@ -195,13 +202,17 @@ def local(filled: Config) -> Iterator[str]:
 
 
 def credentials(kind: str) -> Iterator[str]:
-    if kind in LIBRARY and importlib.util.find_spec(LIBRARY[kind].split(".", maxsplit=1)[0]) is None:
-        yield f"`ray up` needs {LIBRARY[kind]}, which is not installed here"
+    if kind in LIBRARY and not installed(LIBRARY[kind].split(".", maxsplit=1)[0]):
+        yield f"`ray up` needs {LIBRARY[kind]}, which is not installed here{UNCHECKED.get(str(kind), '')}"
     if kind in CREDENTIALS:
         variables, files, otherwise = CREDENTIALS[kind]
         found = any(os.environ.get(v) for v in variables) or any(Path(f).expanduser().exists() for f in files)
         if not found:
             yield f"no credentials in the environment, {' or '.join(files)}: {otherwise}"
+
+
+def installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
 
 
 def describe(filled: Config) -> Iterator[str]:
