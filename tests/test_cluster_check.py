@@ -218,6 +218,25 @@ def test_credentials_are_looked_for_here_alone(cluster: Any, tmp_path: Path, mon
     assert "service account may provide them" not in cluster("clusters/gcp.yaml")[1]
 
 
+def test_a_profile_that_is_not_there_is_told_in_a_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    code, _, err = cluster("cluster.yaml")
+    assert code == 2
+    assert (
+        err
+        == "error: AWS settings: The config profile (nope) could not be found; correct $AWS_PROFILE or ~/.aws/config\n"
+    )
+
+
+def test_what_ray_writes_otherwise_before_it_asks_is_no_error(cluster: Any) -> None:
+    def change(config: Config) -> None:
+        gpu(config)["node_config"].update(
+            SubnetIds=["subnet-1"], LaunchTemplate={"LaunchTemplateId": "a", "Version": 3}
+        )
+
+    assert cluster("cluster.yaml", change)[0] == 0
+
+
 def test_a_study_is_held_against_what_the_cluster_grows_to(
     cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +248,8 @@ def test_a_study_is_held_against_what_the_cluster_grows_to(
     assert code == 2 and "workers = 64: one stage needs 64 GPU and the cluster has 32" in err
     code, _, err = cluster("cluster.yaml", None, "--for", str(study), "--workers", "3")
     assert code == 2 and "does not divide Recipe.batch = 64" in err
+    _, out, _ = cluster("cluster.yaml", None, "--for", str(ROOT / "search_spaces" / "tuned.py"))
+    assert "tuned-search: 17 stages; one of 1 worker holds" in out  # before its search has run
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from harness.errors import InputError
+
 OF_RAY = {"SubnetIds"}
 """Of a node_config, what Ray takes out before it asks for a machine."""
 UNKNOWN = re.compile(r'Unknown parameter in (?P<where>\S+): "(?P<name>.*)", must be one of: (?P<known>.*)')
@@ -19,11 +21,13 @@ def region(name: str) -> Iterator[str]:
 
 
 def node_config(field: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a node_config, whose name is `field`: Ray passes it to RunInstances as it stands."""
+    """What is wrong with a node_config, whose name is `field`: Ray passes it to RunInstances, all but as it stands."""
     import botocore.validate
 
     ec2 = _session().get_service_model("ec2")
     asked = {name: value for name, value in config.items() if name not in OF_RAY} | {"MinCount": 1, "MaxCount": 1}
+    if isinstance(template := asked.get("LaunchTemplate"), Mapping) and "Version" in template:
+        asked["LaunchTemplate"] = {**template, "Version": str(template["Version"])}  # as Ray does
     report = botocore.validate.ParamValidator().validate(asked, ec2.operation_model("RunInstances").input_shape)
     for line in report.generate_report().splitlines():
         unknown = UNKNOWN.fullmatch(line)
@@ -46,9 +50,16 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _session() -> Any:
+    """Raises InputError where the settings of this machine are not to be read, or lack the profile that is named."""
+    import botocore.exceptions
     import botocore.session
 
-    return botocore.session.Session()
+    session = botocore.session.Session()
+    try:
+        session.get_scoped_config()
+    except botocore.exceptions.BotoCoreError as e:
+        raise InputError(f"AWS settings: {' '.join(str(e).split())}; correct $AWS_PROFILE or ~/.aws/config") from e
+    return session
 
 
 def _version() -> str:

@@ -30,7 +30,6 @@ PROVIDER_NEEDS = {
 MACHINE = {"aws": "InstanceType", "gcp": "machineType", "azure": "azure_arm_parameters"}
 """The field of a node_config without which no machine starts; Ray's schema knows nothing of a node_config."""
 LIBRARY = {"aws": "boto3", "gcp": "googleapiclient", "azure": "azure.mgmt.compute"}
-UNCHECKED = {"aws": "; without it the region and what every node_config says were not checked"}
 CREDENTIALS = {
     "aws": (
         ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
@@ -203,7 +202,9 @@ def local(filled: Config) -> Iterator[str]:
 
 def credentials(kind: str) -> Iterator[str]:
     if kind in LIBRARY and not installed(LIBRARY[kind].split(".", maxsplit=1)[0]):
-        yield f"`ray up` needs {LIBRARY[kind]}, which is not installed here{UNCHECKED.get(str(kind), '')}"
+        yield f"`ray up` needs {LIBRARY[kind]}, which is not installed here"
+    if kind == "aws" and not installed("botocore"):
+        yield "the region and what every node_config says are not checked: botocore, which comes with boto3, knows them"
     if kind in CREDENTIALS:
         variables, files, otherwise = CREDENTIALS[kind]
         found = any(os.environ.get(v) for v in variables) or any(Path(f).expanduser().exists() for f in files)

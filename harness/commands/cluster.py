@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from harness import plan as plans
-from harness import space
+from harness import space, winners
 from harness.cluster.resources import allot
 from harness.commands.common import Commands
 from harness.commands.placing import placing
@@ -43,7 +43,9 @@ def fits(args: argparse.Namespace, grows_to: dict[str, float]) -> str:
     """How the study runs on the cluster when that has grown; raises InputError, with the numbers, where it cannot."""
     from harness.cluster.check import amounts
 
-    plan = plans.make(space.load(args.target))
+    study = space.load(args.target)
+    searched = winners.work_out(study)  # its trials are of the sizes of the study, whose plan it settles
+    plan = plans.make(study) if searched is None else searched.plan
     allotment = allot(grows_to, plan.stages, args.workers, None, args.generator_gpus, args.in_trial)
     trains = {d: allotment.of[d] for d, stage in plan.stages.items() if isinstance(stage, Train)}
     largest = max(trains.values(), key=lambda of: of.workers)
