@@ -70,21 +70,21 @@ class Running(NamedTuple):
 
 
 class Meter:
-    """The clock and the device time of one run. Makes the file `stop` when the limit is reached or the run is
-    interrupted."""
+    """The clock and, for a limit of cost, the device time of one run; what the meter `after` has counted is of that run
+    too. Makes the file `stop` when the limit is reached or the run is interrupted."""
 
-    def __init__(self, limit: Limit, store: Store, stop: Place) -> None:
+    def __init__(self, limit: Limit, store: Store, stop: Place, after: "Meter | None" = None) -> None:
         self.limit, self.store, self.stop = limit, store, stop
         self.reached: str | None = None
         """What ends the run early, in words: the limit, or INTERRUPTION."""
-        self.device_s = 0.0
-        self._begun = self._counted = time.monotonic()
+        self.device_s: float = 0.0 if after is None else after.device_s
+        self._counted = time.monotonic()
+        self._begun: float = self._counted if after is None else after._begun
         self._running: dict[str, Running] = {}
         self._lock, self._over, self._told = threading.Lock(), threading.Event(), False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Meter":
-        self._begun = self._counted = time.monotonic()
         self._tick()
         if self.limit != Limit():
             self._thread.start()
@@ -101,14 +101,17 @@ class Meter:
     def begins(self, address: str, world: int, share: float = 1.0) -> None:
         """A stage begins, on a share of each of `world` devices unless its live line says otherwise; they count from
         its first sign of life, not while it waits for machines."""
-        with self._lock:
-            self._running[address] = Running(world, share, self.store.latest_attempt(address), self.store.clock())
+        if self.limit.cost is not None:
+            running = Running(world, share, self.store.latest_attempt(address), self.store.clock())
+            with self._lock:
+                self._running[address] = running
 
     def ends(self, address: str) -> None:
         """A stage ended, in whatever way."""
-        self._tick()
-        with self._lock:
-            self._running.pop(address, None)
+        if address in self._running:
+            self._tick()
+            with self._lock:
+                self._running.pop(address, None)
 
     @property
     def interrupted(self) -> bool:
@@ -137,8 +140,11 @@ class Meter:
 
     def _tick(self) -> None:
         with self._lock:
+            running = dict(self._running)
+        devices = sum(self._devices(address, of) for address, of in running.items())  # asks the store
+        with self._lock:
             now = time.monotonic()
-            self.device_s += (now - self._counted) * sum(self._devices(d, r) for d, r in self._running.items())
+            self.device_s += (now - self._counted) * devices
             self._counted = now
             if self.reached is None:
                 self.reached = self.limit.reached((now - self._begun) / 3600, self.device_s / 3600)

@@ -593,6 +593,19 @@ def test_live_lines_say_how_many_devices_a_stage_has(store: Store, monkeypatch: 
         assert meter.device_s == counted
 
 
+def test_a_run_of_two_parts_has_one_limit(store: Store) -> None:
+    limit = Limit(hours=1.0, cost=1.0, price=1.0)
+    with Meter(limit, store, store.scratch / "stop" / "search") as first:
+        first.device_s = 3599.0
+        first._begun -= 1800
+        assert first.reached is None
+    with Meter(limit, store, store.scratch / "stop" / "run", after=first) as second:
+        assert second.reached is None and second.used() == "0.50 of 1 h, cost 1.00 of 1"
+        first.device_s = 3601.0
+    with Meter(limit, store, store.scratch / "stop" / "run", after=first) as third:
+        assert third.reached == "1, 1 device-hours at 1"
+
+
 def test_no_limit_is_no_limit() -> None:
     assert Limit().reached(1e9, 1e9) is None and Limit().used(1.0, 1.0) is None
     with pytest.raises(InputError):

@@ -29,14 +29,14 @@ def command(args: argparse.Namespace) -> int:
     check_beside(args)
     check_in_process(args)
     asked = space.load(args.target).benchmarks.values()
-    code = search(args, first=lambda: check_asked(asked, args))
+    code, searched = search(args, first=lambda: check_asked(asked, args))
     if code:
         return code
     plan, store, revisions = make_plan(args, network=True)
     register = functools.partial(plans.register, plan, store, revisions)
     if args.stage is not None:
         plan = one.only(plan, args.stage)
-    with metered(args, plan.study.name, store) as meter:
+    with metered(args, plan.study.name, store, after=searched) as meter:
         outcome = carry_out(plan, store, register, meter, args)
     stopped = outcome.left(plan.stages)
     if args.stage is None and not stopped:

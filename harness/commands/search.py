@@ -43,16 +43,16 @@ def command(args: argparse.Namespace) -> int:
     study = space.load(args.target)
     if study.search is None:
         raise InputError(f"Study.search = None: study {study.name} has nothing to search; give it a Search")
-    return search(args)
+    return search(args)[0]
 
 
-def search(args: argparse.Namespace, first: Callable[[], None] = lambda: None) -> int:
+def search(args: argparse.Namespace, first: Callable[[], None] = lambda: None) -> tuple[int, Meter | None]:
     """Run the search of a study, after `first`, if it has one that has not ended: its winners are part of the plan. The
-    exit code, 0 where the plan can be made."""
+    exit code, 0 where the plan can be made, and the meter of what it took."""
     tuning, store, revisions = make_search(args, network=True)
     if tuning is None:
-        return 0
-    record = winners.read(tuning, store)
+        return 0, None
+    record, meter = winners.read(tuning, store), None
     if record is None:
         first()
         register = functools.partial(winners.register, tuning, store, revisions)
@@ -65,12 +65,12 @@ def search(args: argparse.Namespace, first: Callable[[], None] = lambda: None) -
                 ended = not outcome.left(tuning.plan.stages)
                 results = winners.gather(tuning, store, outcome) if ended else []
         if not ended:
-            return ended_early(meter, "the search has not ended")
+            return ended_early(meter, "the search has not ended"), meter
         if len(results) < len(tuning.trials) or any(told.status == "failed" for _, told in results):
-            return 1
+            return 1, meter
         record = winners.conclude(tuning, results, store)
     print(f"search {record['hash'][:12]} of {tuning.study.name}:\n{winners.table(record)}")
-    return 0
+    return 0, meter
 
 
 def _adapt(

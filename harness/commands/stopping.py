@@ -19,9 +19,9 @@ STOPPING = (
 
 
 @contextlib.contextmanager
-def metered(args: argparse.Namespace, name: str, store: Store) -> Iterator[Meter]:
-    """The meter of what the command line allows a run of study `name`. Inside, a first Ctrl-C ends the run as a limit
-    would, and a second one at once."""
+def metered(args: argparse.Namespace, name: str, store: Store, after: Meter | None = None) -> Iterator[Meter]:
+    """The meter of what the command line allows a run of study `name`, of which that `after` counted the first part.
+    Inside, a first Ctrl-C ends the run as a limit would, and a second one at once."""
     stop = store.scratch / "stop" / f"{name}-{secrets.token_hex(4)}"
     before = signal.getsignal(signal.SIGINT)
 
@@ -34,7 +34,7 @@ def metered(args: argparse.Namespace, name: str, store: Store) -> Iterator[Meter
             print(STOPPING, file=sys.stderr, flush=True)
         meter.interrupt()
 
-    with Meter(Limit(args.max_hours, args.max_cost, args.price), store, stop) as meter:
+    with Meter(Limit(args.max_hours, args.max_cost, args.price), store, stop, after) as meter:
         # What runs in the background ignores it, and a debugger has a use of its own for it; a thread may not set it.
         listen = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
         if listen:
