@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-EARLIER = re.compile(r"points-[0-9a-f]{12}\.json")
+EARLIER = re.compile(r"points-[0-9a-f]{12}(-[0-9]+)?\.json")
 """Under which name a plan is kept when its study is registered anew."""
 NEEDED = ("manifest.json", "curve.jsonl", "frames.npz")
 """Files of a stage that are read here."""

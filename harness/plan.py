@@ -4,6 +4,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,8 @@ from harness.reasoning.spec import resolved as resolved_task
 from harness.search import Winners
 from harness.space import Point, Study
 from harness.specs import Stage, State, Train, canonical, differences, digest, parents
-from harness.store import Store, now, write_json
-from harness.url import UrlError
+from harness.store import Store, create_json, now, write_json
+from harness.url import Place, UrlError
 
 SEARCH = "points-search.json"
 """The registered plan of a study's search, beside that of the study."""
@@ -79,7 +80,8 @@ class Plan:
     @without_collector()
     def registered(self) -> dict[str, Any]:
         """What `points.json` says, without the time: the registered plan and its hash."""
-        trained = {digest(p.train): _trained(p.train) for p in self.points}
+        trains = {digest(p.train): p.train for p in self.points}
+        trained = {address: _trained(train) for address, train in trains.items()}
         points = [self._point(i, trained) for i in range(len(self.points))]
         search = {} if self.winners is None else {"search": self.winners.registered}
         claims = {"claims": canonical(list(self.study.claims))} if self.study.claims else {}
@@ -286,7 +288,8 @@ def unresolved(plan: Plan) -> dict[str, Stage]:
 
 def register(plan: Plan, store: Store, revisions: Revisions, promise: dict[str, Any] | None = None) -> None:
     """Write the plan down before anything of it runs, with what it was promised to cost. A plan of the same name that
-    says something else is kept beside it under its hash; one that says the same keeps the promise that it has."""
+    says something else is kept beside it, each time that it is replaced; one that says the same keeps the promise that
+    it has."""
     directory = store.study(plan.study.name)
     directory.mkdir(parents=True, exist_ok=True)
     place = directory / "points.json"
@@ -297,22 +300,32 @@ def register(plan: Plan, store: Store, revisions: Revisions, promise: dict[str, 
             if promise is not None and old.get("promise") is None:
                 write_json(place, old | {"promise": promise})
             return
-        write_json(directory / f"points-{old['hash'][:12]}.json", old)
+        _keep(directory, old)
     write_json(place, data)
 
 
+def _keep(directory: Place, old: dict[str, Any]) -> None:
+    """Keep a plan that is replaced under its hash; and under its time too, where one of this hash was kept before: a
+    study may be changed to and fro, and each registration is part of the record."""
+    name, at = f"points-{old['hash'][:12]}", re.sub(r"\D", "", str(old["registered"])[:19])
+    kept = directory / f"{name}.json"
+    if not create_json(kept, old) and json.loads(kept.read_text()) != old:
+        create_json(directory / f"{name}-{at}.json", old)
+
+
 def registered_revisions(study: Study, store: Store) -> Revisions:
-    """Hub revisions that an earlier registration of `study`, or of its search, wrote down."""
-    for name in ("points.json", SEARCH):
+    """Hub revisions that earlier registrations of `study` and of its search wrote down."""
+    found: Revisions = {}
+    for name in (SEARCH, "points.json"):
         try:
-            return json.loads((store.study(study.name) / name).read_text())["revisions"]
+            found |= json.loads((store.study(study.name) / name).read_text())["revisions"]
         except (FileNotFoundError, NotADirectoryError):
             continue
         except UrlError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise InputError(f"{store.study(study.name) / name}: not readable ({e}); remove it to register anew") from e
-    return {}
+    return found
 
 
 def _trained(train: Train) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from harness import cost, rates
 from harness.plan import Plan
 from harness.rates import Rates
 from harness.store import Store, now
+from harness.url import Place
 
 CLOCKS = ("setup_s", "train_s", "wait_s", "first_batch_s", "evaluate_s", "checkpoint_s")
 
@@ -43,11 +44,11 @@ def device_hours(manifest: dict[str, Any], start: dict[str, Any] | None) -> floa
     return max(float(manifest.get("wall_s") or 0.0), clocks) * float(manifest.get("world") or 1) / 3600
 
 
-def promised_and_spent(plan: Plan, store: Store) -> list[str]:
-    """The promise that is registered for the study of `plan`, beside what its stages have taken so far, in lines for
-    people; none where nothing was promised."""
+def promised_and_spent(registered: Place, store: Store) -> list[str]:
+    """The promise of the plan `registered`, beside what its stages have taken so far, in lines for people; none where
+    nothing was promised."""
     try:
-        promise = json.loads((store.study(plan.study.name) / "points.json").read_text())["promise"]
+        promise = json.loads(registered.read_text())["promise"]
         promised = dict(promise["stages"])
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -95,11 +95,26 @@ class Store:
                 probe.unlink()
         except OSError as e:
             raise InputError(f"store = {str(self.root)!r}: cannot be written ({e.strerror}); choose --store") from e
+        self._check_links(self.root)
         free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
             raise InputError(
                 f"store = {str(self.root)!r}: {free / 1e9:.2f} GB are free and this study needs about "
                 f"{needed_bytes / 1e9:.2f} GB; make room or choose --store"
+            )
+
+    def _check_links(self, root: Path) -> None:
+        probe = root / f".probe-{secrets.token_hex(4)}"
+        try:
+            twice = (create_json(probe, 1), create_json(probe, 2))
+        except OSError:
+            twice = (False, False)
+        finally:
+            probe.unlink(missing_ok=True)
+        if twice != (True, False):
+            raise InputError(
+                f"store = {str(root)!r}: its file system has no hard links, by which stages are published whole or not "
+                f"at all; choose --store"
             )
 
     def _check_there(self, root: Url) -> None:
@@ -163,24 +178,10 @@ class Store:
         done = {"attempt": attempt.name, "files": files, "finished": now()}
         marker = self.stage(digest) / "DONE"
         if isinstance(marker, Url):
-            return self._publish_there(digest, attempt, marker, done)
-        whole = attempt.with_name(f".{attempt.name}.done")
-        write_json(whole, done)
-        try:
-            os.link(whole, marker)  # fails if DONE exists, and brings its content with it
-        except FileExistsError:
-            return False
-        finally:
-            whole.unlink(missing_ok=True)
-        shutil.rmtree(self.resume(digest), ignore_errors=True)
-        return True
-
-    def _publish_there(self, digest: str, attempt: Path, marker: Url, done: dict[str, Any]) -> bool:
-        content = dump(done)
-        copies.upload({name: attempt / name for name in done["files"]}, marker.parent / attempt.name)
-        # A PUT whose answer was lost is tried again, and then finds its own object.
-        if not tried(lambda: marker.create(content)) and tried(marker.read_bytes) != content:
-            shutil.rmtree(attempt, ignore_errors=True)
+            copies.upload({name: attempt / name for name in files}, marker.parent / attempt.name)
+        if not create_json(marker, done):
+            if isinstance(marker, Url):
+                shutil.rmtree(attempt, ignore_errors=True)  # of a directory, `gc` shows it
             return False
         copies.remove(self.resume(digest))
         return True
@@ -442,6 +443,24 @@ def _names(place: Place) -> Iterable[str]:
 def now() -> str:
     """The time in UTC, ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def create_json(place: Place, value: Any) -> bool:
+    """Write `value` as JSON to a file that is not there yet, with its content in it. False, and nothing changed, if it
+    is there, whoever was first."""
+    if isinstance(place, Url):
+        content = dump(value)
+        # A PUT whose answer was lost is tried again, and then finds its own object.
+        return tried(lambda: place.create(content)) or tried(place.read_bytes) == content
+    whole = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+    write_json(whole, value)
+    try:
+        os.link(whole, place)
+    except FileExistsError:
+        return False
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
 
 
 def write_json(path: Place, value: Any) -> None:

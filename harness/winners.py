@@ -15,7 +15,7 @@ from harness.plan import Plan, Revisions
 from harness.search import Cell, Search, Winners
 from harness.space import Study, Trial
 from harness.specs import canonical, canonical_json, digest
-from harness.store import Store, now, write_json
+from harness.store import Store, create_json, now, write_json
 from harness.url import Place, UrlError
 
 FORMAT = 1
@@ -130,20 +130,27 @@ def address(tuning: Tuning, store: Store) -> Place:
 
 
 def register(tuning: Tuning, store: Store, revisions: Revisions, promise: dict[str, Any] | None = None) -> None:
-    """Write the search down, as a plan, before anything of it runs, with what it was promised to cost."""
+    """Write the search down, as a plan, before anything of it runs, with what it was promised to cost; one that goes on
+    keeps the promise that it has."""
     directory = store.study(tuning.study.name)
     directory.mkdir(parents=True, exist_ok=True)
+    place = directory / plans.SEARCH
+    if place.exists():
+        old = json.loads(place.read_text())
+        if old["hash"] == tuning.hash and old.get("promise") is not None:
+            return
     data = tuning.plan.registered | {
         "hash": tuning.hash,
         "registered": now(),
         "revisions": revisions,
         "promise": promise,
     }
-    write_json(directory / plans.SEARCH, data)
+    write_json(place, data)
 
 
 def conclude(tuning: Tuning, results: Sequence[tuple[Trial, Told]], store: Store) -> dict[str, Any]:
-    """Choose the winner of every cell from `results`, and write all of it down. Returns what was written.
+    """Choose the winner of every cell from `results`, and write all of it down. Returns what was written, which may be
+    what another driver found first: trials of an adaptive search need not come out alike, and there is one winner.
 
     Raises InputError where no setting of a cell finished on every seed.
     """
@@ -167,8 +174,7 @@ def conclude(tuning: Tuning, results: Sequence[tuple[Trial, Told]], store: Store
     }
     place = address(tuning, store)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_json(place, record)
-    return record
+    return record if create_json(place, record) else json.loads(place.read_text())
 
 
 def _choose(cell: Cell, results: Sequence[tuple[Trial, Told]], search: Search) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray import tune
 
+from analysis.deviations import earlier_plans
 from harness import cost
 from harness import plan as plans
 from harness.errors import InputError
@@ -223,6 +224,19 @@ def test_a_plan_that_changes_is_kept_beside_its_successor(store: Store) -> None:
         assert json.loads(kept.read_text())["hash"] == old
 
 
+def test_every_registration_of_a_study_that_is_changed_to_and_fro_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day, seeds in enumerate((1, 2, 1, 2, 1), 1):
+        monkeypatch.setattr(plans, "now", lambda day=day: f"2026-01-0{day}T00:00:00+00:00")
+        register(make(study(seeds)), store, {})
+    kept = [json.loads(path.read_text()) for path in Path(store.study("s")).glob("points-*.json")]
+    earlier = earlier_plans(Path(store.root), "s", json.loads((store.study("s") / "points.json").read_text()))
+    for found in (kept, earlier):
+        assert sorted(plan["registered"][:10] for plan in found) == [f"2026-01-0{day}" for day in (1, 2, 3, 4)]
+    assert [len(plan["points"]) for plan in earlier] == [len(make(study(n)).points) for n in (1, 2, 1, 2)]
+
+
 # ---- what is looked up on the network
 
 
@@ -260,6 +274,13 @@ def test_an_open_revision_is_looked_up_once_written_down_and_used_again(store: S
     again = make(open_revision(), network=True, revisions=registered_revisions(open_revision(), store))
     assert hub.asked == ["some/dataset"]
     assert list(again.stages) == list(plan.stages)
+
+
+def test_what_its_search_looked_up_is_used_by_a_study_that_was_registered_before(store: Store) -> None:
+    store.study("s").mkdir(parents=True)
+    for name, known in (("points.json", {"a": {"x": "1"}}), (plans.SEARCH, {"a": {"x": "0"}, "b": {"x": "2"}})):
+        (store.study("s") / name).write_text(json.dumps({"revisions": known}))
+    assert registered_revisions(study(), store) == {"a": {"x": "1"}, "b": {"x": "2"}}
 
 
 def test_without_a_network_an_open_revision_stays_open(hub: Hub) -> None:

@@ -1,6 +1,8 @@
 """Searches: every arm tuned as hard as the others, on what the study is not judged by, and registered with it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +67,7 @@ def of(trials: list[Trial], arm: str) -> list[Trial]:
 
 
 def pretended(tuning: winners.Tuning, loss: Callable[[Trial], winners.Told], store: Store) -> dict[str, Any]:
+    winners.address(tuning, store).unlink(missing_ok=True)  # else the first that were found count
     return winners.conclude(tuning, [(t, loss(t)) for t in tuning.trials], store)
 
 
@@ -247,6 +250,22 @@ def test_every_arm_gets_its_winner_and_the_plan_its_hash(store: Store) -> None:
     assert again["points"] == registered[1]["points"] and again["hash"] != registered[1]["hash"]
 
 
+def test_of_two_drivers_that_find_unlike_winners_the_first_is_believed(store: Store) -> None:
+    tuning = tuned(study(replace(GRID, over={"lr": tune.grid_search([1e-3, 1e-2])})))
+    first = pretended(tuning, told_by_lr({"scratch": 1e-2, "nca": 1e-3}), store)
+    told = told_by_lr({"scratch": 1e-3, "nca": 1e-3})
+    assert winners.conclude(tuning, [(t, told(t)) for t in tuning.trials], store) == first
+    assert winners.read(tuning, store) == first
+
+
+def test_a_search_that_goes_on_keeps_its_promise(store: Store) -> None:
+    tuning = tuned(study())
+    for hours in (2.0, 1.0):
+        winners.register(tuning, store, {}, {"device_hours": hours})
+    registered = json.loads((store.study("s") / plans.SEARCH).read_text())
+    assert registered["promise"] == {"device_hours": 2.0}
+
+
 def test_what_diverged_or_was_cut_loses_and_seeds_are_averaged(store: Store) -> None:
     tuning = tuned(study(Search({"lr": tune.grid_search([1e-3, 1e-2, 1e-1])}, [100, 101]), arms=[]))
     losses = {(1e-3, 100): 1.0, (1e-3, 101): 4.0, (1e-2, 100): 2.0, (1e-2, 101): 2.0, (1e-1, 100): 0.5}
@@ -335,6 +354,16 @@ def registered(store: Store, name: str) -> dict[str, Any]:
     return json.loads((store.study(name) / "points.json").read_text())
 
 
+def watcher(path: Path, store: Store) -> subprocess.Popen[str]:
+    """`status --watch`, which has looked once."""
+    command = [sys.executable, "-m", "harness", "status", str(path), "--store", str(store.root), "--watch", "0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if "there is none yet" not in line)
+    assert line.startswith("tiny-search: 0/7 stages done")
+    return process
+
+
 @pytest.mark.parametrize("place", ["store", pytest.param("remote", marks=pytest.mark.slow)])
 def test_a_search_and_its_study_run_here(
     tmp_path: Path,
@@ -352,6 +381,7 @@ def test_a_search_and_its_study_run_here(
     assert "8 distinct" not in shown and "7 distinct (7 training)" in shown  # 3 + 3 trials and one warm start
     assert cli.main(["report", str(path), *given]) == 2
 
+    watching = watcher(path, store)
     assert cli.main(["search", str(path), "--in-process", *given]) == 0
     shown = capsys.readouterr().out
     assert "lr=0.01" in shown and "at the edge" not in shown
@@ -379,6 +409,8 @@ def test_a_search_and_its_study_run_here(
     assert "3 distinct" in capsys.readouterr().out.replace("tiny-search", "")
     assert cli.main(["run", str(path), "--in-process", *given]) == 0
     assert "3 stages computed" in capsys.readouterr().out
+    said, _ = watching.communicate(timeout=60)
+    assert watching.returncode == 0 and "\ntiny: 3/3 stages done" in said
     assert registered(store, "tiny")["search"]["hash"] == tuning.hash
     # a search that overlaps pays for nothing that is there; `run` runs it first
     with monkeypatch.context() as patched:

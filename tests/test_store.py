@@ -194,6 +194,18 @@ def test_a_store_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -
         Store(tmp_path / "file").check()
 
 
+def test_a_file_system_without_hard_links_is_refused_before_anything_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("harness.store.os.link", link)
+    with pytest.raises(InputError, match=r"its file system has no hard links.*; choose --store$"):
+        store.check()
+    assert list(Path(store.root).iterdir()) == []
+
+
 def test_a_store_that_is_a_file_has_no_stages(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert Store(tmp_path / "file").open("d1") is None

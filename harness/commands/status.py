@@ -4,8 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness import promise, screen, watch
-from harness.commands.common import INTERRUPTED, Commands, next_plan, of_study, positive_number
+from harness import plan as plans
+from harness import promise, screen, space, watch, winners
+from harness.commands.common import INTERRUPTED, Commands, make_search, next_plan, of_study, positive_number
+from harness.store import Store
+from harness.url import UrlError
 
 WATCH_S = 2.0
 
@@ -25,21 +28,43 @@ def add(commands: Commands) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    plan, store, _ = next_plan(args)
+    plan, store, searching = next_plan(args)
     if isinstance(store.root, Path) and not store.exists():
         print(f"store = {str(store.root)!r}: there is none yet; --store or NCA_STORE names another", file=sys.stderr)
-    seen = watch.Watch(plan, store)
     if args.watch is not None:
         try:
-            view = screen.Live(seen, every_s=args.watch).show(until=lambda view: view.over)
+            view = follow_search(args, plan, store) if searching else None
+            if view is None:
+                plan, *_ = next_plan(args) if searching else (plan,)
+                view = screen.Live(watch.Watch(plan, store), every_s=args.watch).show(until=lambda view: view.over)
         except KeyboardInterrupt:
             return INTERRUPTED
         show(view, args.all)
         return 1 if view.of("failed", "diverged", "blocked") else 0
-    show(seen.look(), args.all)
-    for line in promise.promised_and_spent(plan, store):
+    show(watch.Watch(plan, store).look(), args.all)
+    registered = store.study(space.load(args.target).name) / (plans.SEARCH if searching else "points.json")
+    for line in promise.promised_and_spent(registered, store):
         print(line)
     return 0
+
+
+def follow_search(args: argparse.Namespace, plan: plans.Plan, store: Store) -> watch.StudyView | None:
+    """Watch the search of a study until it has winners, and so the study a plan; returns what was seen last if it ends
+    without any, since something failed."""
+    tuning, *_ = make_search(args, network=False)
+    assert tuning is not None
+
+    def found() -> bool:
+        try:
+            return winners.read(tuning, store) is not None
+        except UrlError:  # the store is away for a while
+            return False
+
+    def until(view: watch.StudyView) -> bool:
+        return found() or (view.over and bool(view.of("failed", "blocked")))
+
+    view = screen.Live(watch.Watch(plan, store), every_s=args.watch).show(until)
+    return None if found() else view
 
 
 def show(view: watch.StudyView, everything: bool) -> None:
