@@ -8,12 +8,14 @@ from typing import NamedTuple
 from harness import copies
 from harness.errors import InputError
 from harness.store import Store
-from harness.url import Place, Url
+from harness.url import Place, Url, UrlError
 
 NAME = "failed.txt"
 """Beside the stage's checkpoints."""
 INPUT = f"{InputError.__module__}.{InputError.__name__}: "
 """How the reason begins where the user can mend it; the rest says how."""
+STORE = f"{UrlError.__module__}.{UrlError.__name__}: "
+"""The same where an object store did not do what it was asked."""
 
 
 class Failure(NamedTuple):
@@ -77,6 +79,11 @@ def root_message(error: BaseException) -> str:
     own = [line for line in named if not line.startswith(("ray.", "RayTaskError"))]
     said = [line for line in own if line.startswith(INPUT)]
     return (said or own or named or [type(error).__name__])[0]
+
+
+def of_store(error: BaseException) -> bool:
+    """Whether `error` is that an object store is away, or refuses: it says nothing of what asked it."""
+    return root_message(error).startswith(STORE)
 
 
 def _place(store: Store, digest: str) -> Place:

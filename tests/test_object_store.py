@@ -1,5 +1,6 @@
 """A whole study with its store in a bucket: run, looked at from elsewhere, reported, exported, resumed."""
 
+import functools
 import json
 import os
 import shutil
@@ -302,6 +303,55 @@ def test_a_stage_in_a_bucket_that_is_told_to_stop_keeps_its_step(
     assert not any(name.endswith("live.json") for name in find(remote, generated))
     stages.run_here(generated, remote)
     assert curve(remote, digest(generated)) == curve(store, digest(generated))
+
+
+def test_a_trial_waits_for_an_object_store_that_is_away(
+    bucket: Buckets, remote: Store, store: Store, generated: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.cluster import trial
+    from harness.cluster.resources import Workers, resources
+
+    monkeypatch.setattr("harness.copies.WAITS_S", (0.01,))
+    monkeypatch.setattr(trial, "AGAIN_S", 0.1)
+    address, of = digest(generated), resources({"CPU": 1.0}, Workers(), in_trial=True)
+    results: list[dict[str, Any]] = []
+
+    def run() -> None:
+        one = trial.run({"stage": address}, {address: generated}, remote, {address: of}, Options(), "a run")
+        results.append(one)
+
+    remote.check()
+    running = threading.Thread(target=run)
+    with bucket.proxy.cut_after(20_000):  # while it publishes
+        running.start()
+        deadline = time.monotonic() + 60
+        while bucket.proxy.budget is not None and bucket.proxy.budget >= 0:
+            assert running.is_alive() and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(3)
+        assert running.is_alive()
+    running.join(60)
+    assert [result["stage"] for result in results] == [1]
+    stages.run_here(generated, store)
+    assert curve(remote, address) == curve(store, address)
+
+
+def test_a_trial_does_not_wait_for_ever_nor_for_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.cluster import trial
+    from harness.url import UrlError
+
+    asked: list[type[Exception]] = []
+
+    def fails(error: type[Exception]) -> None:
+        asked.append(error)
+        raise error("store: is away")
+
+    monkeypatch.setattr(trial, "AGAIN_S", 0.01)
+    monkeypatch.setattr(trial, "AWAY_S", 0.1)
+    for error in (UrlError, ValueError):
+        with pytest.raises(error):
+            trial._patiently(functools.partial(fails, error), Options())
+    assert asked.count(UrlError) > 3 and asked.count(ValueError) == 1
 
 
 def slowed(seconds: float) -> Stream:

@@ -1,10 +1,11 @@
 """Ray Data: generator actors that stream sequences to the workers while they train, and text tokenised into shards."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray.data
@@ -17,10 +18,16 @@ from harness.sources.checking import checked
 from harness.sources.text import Text, parts
 from harness.specs import Sequences, Train
 from harness.url import Place
-from harness.worker import Batch, Stream
+from harness.worker import Batch, Stopped, Stream
 
 BLOCK_TOKENS = 2**18
 """About 2 MB a block: smaller ones drown in Ray's fixed cost a block, larger ones delay the first batch."""
+ASKED_S = 1.0
+"""How often it is asked, while a part is encoded, whether to stop."""
+GRACE_S = 60.0
+"""In which an actor that encodes has put its block away."""
+
+Row = TypeVar("Row")
 
 
 def steps_per_block(spec: Train, units: int) -> int:
@@ -162,8 +169,28 @@ def tokenise(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(machines(), len(rows))),
     )
 
-    of_parts = (tokenising.kept(tokenising.Encoded(**row), work) for row in encoded.iter_rows())
+    found = until_stopped(iter(encoded.iter_rows()), stop)
+    of_parts = (tokenising.kept(tokenising.Encoded(**row), work) for row in found)
     return tokenising.write(source, tokenizer, tokenising.in_turn(of_parts, len(rows), progress, stop), directory)
+
+
+def until_stopped(rows: Iterator[Row], stop: Callable[[], bool], grace_s: float = GRACE_S) -> Iterator[Row]:
+    """`rows`. Raises Stopped where none comes within `grace_s` after `stop` says to stop: an actor that encodes puts
+    its block away and answers, but one that waits for a machine may do so for hours."""
+    pool = ThreadPoolExecutor(1)
+    told: float | None = None
+    try:
+        while True:
+            coming = pool.submit(next, rows, None)
+            while not wait([coming], timeout=ASKED_S).done:
+                told = time.monotonic() if told is None and stop() else told
+                if told is not None and time.monotonic() - told > grace_s:
+                    raise Stopped("stopped while it waited for a machine")
+            if (row := coming.result()) is None:
+                return
+            yield row
+    finally:
+        pool.shutdown(wait=False)
 
 
 def machines() -> int:

@@ -41,7 +41,7 @@ class Examinee:
     def answer(self, shard: Shard) -> int:
         """The number of problems that were answered."""
         if not self.store.exists():
-            raise failures.StageFailed(failures.blind(self.store, f"the machine {ray.util.get_node_ip_address()}"))
+            raise failures.unseen(self.store, f"the machine {ray.util.get_node_ip_address()}")
         return sum(self.open().answer(shard))
 
 

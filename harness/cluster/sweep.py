@@ -23,6 +23,7 @@ from harness.outcome import Outcome, standing
 from harness.plan import Plan, label
 from harness.space import MODULE_PREFIX
 from harness.store import Store
+from harness.url import UrlError
 from harness.worker import Options
 
 START_S = 30
@@ -69,19 +70,25 @@ class StageSearcher(Searcher):
         return None if waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        address = self.live.pop(trial_id, None)
+        address, told = self.live.pop(trial_id, None), result or {}
         if address is None:
             return
+        if (status := told["status"] if told.get("stage") == 1 else self._status(address)) is not None:
+            self.outcome.settle(address, status)
+        elif error or "failed" in told:
+            self.outcome.failed[address] = told.get("failed", "stopped")
         self.meter.ends(address)
-        manifest = self.store.manifest(address)
-        if manifest is not None:
-            self.outcome.settle(address, manifest["status"])
-        elif error or "failed" in (result or {}):
-            self.outcome.failed[address] = (result or {}).get("failed", "stopped")
+
+    def _status(self, address: str) -> str | None:
+        """Of a stage that another driver may have published meanwhile."""
+        try:
+            manifest = self.store.manifest(address)
+        except UrlError:  # the store is away; the stage is handed out again, and finds itself if it is there
+            return None
+        return None if manifest is None else manifest["status"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For the file that Tune writes and nobody reads: a meter has a thread."""
-        return {name: value for name, value in self.__dict__.items() if name != "meter"}
+        return without_meter(self)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store says what is done."""
@@ -94,19 +101,32 @@ class KeepStarting(FIFOScheduler):
     """Tune's own moves a trial whose process is starting into one that becomes free, and ends the new process: stages
     that take less than such a start would all run one after another. This one names only trials that wait for longer,
     so for a machine; else Tune gives what is free to a trial without a process, and to one whose process is starting if
-    there is no other."""
+    there is no other. When the run is to stop it ends those that wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         super().__init__()
+        self.meter = meter
         self.added: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_meter(self)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self.added[trial.trial_id] = time.monotonic()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         before = time.monotonic() - START_S
-        pending = (trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING)
+        pending = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
+        if self.meter.reached:
+            for each in pending:
+                tune_controller.stop_trial(each)
+            return None
         return next((trial for trial in pending if self.added[trial.trial_id] < before), None)
+
+
+def without_meter(of: object) -> dict[str, Any]:
+    """The state of what has one, for the file that Tune writes and nobody reads: a meter has a thread."""
+    return {name: value for name, value in vars(of).items() if name != "meter"}
 
 
 def register_spaces() -> None:
@@ -142,8 +162,8 @@ def run(plan: Plan, store: Store, allotment: Allotment, options: Options, meter:
         tune.with_resources(one, lambda config: trial.resources(allotment.of[config["stage"]])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=KeepStarting(),
-            num_samples=count,
+            scheduler=KeepStarting(meter),
+            num_samples=-1,  # until the searcher has no more
             max_concurrent_trials=count,  # the searcher knows how many fit; else Tune starts one at a time
             reuse_actors=True,
         ),

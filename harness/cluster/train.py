@@ -35,7 +35,7 @@ holds."""
 
 
 class Patience(NamedTuple):
-    """How long the workers of a stage wait for machines."""
+    """How long the workers of a stage wait for machines while nothing else computes; see others_compute."""
 
     timeout_s: int
     """What one start waits."""
@@ -61,9 +61,11 @@ def fit(spec: Train, store: Store, options: Options, attempt: Callable[[], str |
     Raises StageFailed where it fails in the same way however often it is tried: see `_rank`.
     """
     while True:
-        said = _fit(spec, store, attempt)
+        said = _fit(spec, store, options, attempt)
         if said == failures.STOPPED or store.appears(digest(spec)):
             return
+        if said is not None and said.startswith(failures.UNSEEN):
+            raise failures.unseen(store, f"the machine of {said}")
         if said != failures.REPLACED:
             notes = [note.read_text() for note in failures.notes_of(spec, store)][:1]
             raise failures.StageFailed("\n".join([said, *notes] if said else notes) or failures.NOTHING)
@@ -81,9 +83,10 @@ def workers(
     return why
 
 
-def _fit(spec: Train, store: Store, fit: Callable[[], str | None]) -> str | None:
+def _fit(spec: Train, store: Store, options: Options, fit: Callable[[], str | None]) -> str | None:
     """What `fit` returns. It is called again when it ends without a failure of the workers: a machine that is lost
-    while workers are being started ends the whole trainer. Raises StageFailed where that leads no further."""
+    while workers are being started ends the whole trainer. Raises StageFailed where that leads no further; but machines
+    are waited for while others compute, however long."""
     step, tries = -1, 0
     while True:
         before, step = step, stages.committed_step(spec, store)
@@ -91,12 +94,24 @@ def _fit(spec: Train, store: Store, fit: Callable[[], str | None]) -> str | None
         try:
             return fit()
         except (ray.train.ControllerError, ray.exceptions.RayActorError) as e:
+            if options.stopping:
+                return failures.STOPPED
+            waited = failures.waited_in_vain(e)
+            if waited and others_compute():
+                step, tries = -1, 0
+                continue
             stuck = stages.committed_step(spec, store) == step
-            if stuck and (failures.waited_in_vain(e) or tries == starts.LIMIT):
+            if stuck and (waited or tries == starts.LIMIT):
                 raise failures.StageFailed(
                     f"its workers could not be started at step {step}: {failure.root_message(e)}"
                 ) from e
         time.sleep(1)  # if this driver is dead, this process is about to be
+
+
+def others_compute() -> bool:
+    """Whether something of this cluster is in use, so that machines may become free."""
+    free = ray.available_resources()
+    return any(free.get(name, 0.0) < of for name, of in ray.cluster_resources().items() if name in ("CPU", "GPU"))
 
 
 def _trainer(
@@ -113,6 +128,7 @@ def _trainer(
         os.environ[START_TIMEOUT] = str(patience.timeout_s)
     return Trainer(
         functools.partial(_rank, spec, store, resources, options, run),
+        stopping=lambda: options.stopping,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
@@ -149,7 +165,7 @@ def _rank(spec: Train, store: Store, resources: Resources, options: Options, run
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     if blind := _blind(store, world):
-        return failures.blind(store, f"the machine of rank {blind[0]}")
+        return f"{failures.UNSEEN}{blind[0]}"
     # Rank 0 decides for all: a rank that ended alone would leave the others waiting for it.
     begun = begin(spec, store, options, run, world) if rank == 0 else None
     token, why = ray.train.collective.broadcast_from_rank_zero(begun)

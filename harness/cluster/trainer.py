@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import functools
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -14,13 +16,46 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 
 from harness.cluster import spares
 
+ASKED_S = 2.0
+"""How often it is asked, while machines are waited for, whether the run is to stop."""
+
+
+class Awaited(PlacementGroupHandle):
+    """Machines that are waited for until the run is to stop."""
+
+    def __init__(self, of: PlacementGroupHandle, stopping: Callable[[], bool]) -> None:
+        self.of, self.stopping = of, stopping
+
+    @property
+    def placement_group(self) -> Any:
+        return self.of.placement_group
+
+    def ready(self) -> Any:
+        return self.of.ready()
+
+    def wait(self, timeout_seconds: float = 30) -> bool:
+        until = time.monotonic() + timeout_seconds
+        while not self.stopping() and (left := until - time.monotonic()) > 0:
+            if self.of.wait(min(ASKED_S, left)):
+                return True
+        return False
+
+    def shutdown(self) -> None:
+        self.of.shutdown()
+
 
 class Ranks(WorkerGroup):
-    """Workers that are ended, and their CPUs freed, where their start fails: Ray leaves some of those to the end of the
-    controller's process, and this one goes on."""
+    """Workers whose machines are waited for until the run is to stop; and that are ended, and their CPUs freed, where
+    their start fails: Ray leaves some of those to the end of the controller's process, and this one goes on."""
+
+    stopping: Callable[[], bool] = staticmethod(lambda: False)
+
+    def _create_placement_group(self, *of: Any) -> PlacementGroupHandle:
+        return Awaited(super()._create_placement_group(*of), self.stopping)
 
     def _start(self) -> None:
         try:
@@ -70,7 +105,11 @@ class Helpers(WorkerGroupCallback):
 
 class Trainer(TorchTrainer):
     """A trainer whose controller runs in this process, the trial's. Ray would start an actor for it: one more process
-    that imports everything before a worker can start."""
+    that imports everything before a worker can start. It waits for machines until `stopping`."""
+
+    def __init__(self, *args: Any, stopping: Callable[[], bool], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.stopping = stopping
 
     def _create_default_callbacks(self) -> list[Any]:
         made = super()._create_default_callbacks()
@@ -80,6 +119,10 @@ class Trainer(TorchTrainer):
         return [cleaner(), *kept, Helpers(3 if self.datasets else 1)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
+        class Own(Ranks):
+            stopping = staticmethod(self.stopping)
+
         controller = Controller(**settings)
+        controller.worker_group_cls = Own
         asyncio.run(controller.run())
         return controller.get_result()

@@ -2,6 +2,7 @@
 it is the one worker itself, in a process that the next stage finds warm."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,10 @@ from harness.stages import check_budget, open_reader, run_stored
 from harness.store import Store
 from harness.worker import Options, Stopped, Worker
 
+AWAY_S = 600.0
+"""What an object store may be away before a stage is given up."""
+AGAIN_S = 5.0
+"""After which it is tried again."""
 HEAD = {"node:__internal_head__": 0.001}
 """A trial that only drives sits on the head node and takes no CPU from training."""
 
@@ -45,7 +50,7 @@ def run(
     given = replace(of[address], workers=config.get("workers", of[address].workers))
     if not store.has(address) and not options.stopping:
         try:
-            _run(stage, store, given, options, run_id, tell)
+            _patiently(functools.partial(_run, stage, store, given, options, run_id, tell), options)
         except (failures.StageFailed, InputError) as e:
             failure.write(store, address, str(e) if isinstance(e, failures.StageFailed) else failure.describe(e))
             return {"stage": 0, "failed": str(e).splitlines()[0]}
@@ -66,9 +71,24 @@ def run(
     return {**last, "stage": 1, "status": manifest["status"], "loss_nats": loss_nats}
 
 
+def _patiently(run: Callable[[], None], options: Options) -> None:
+    """Run a stage; again, for AWAY_S at most, while what it meets is an object store that is away."""
+    since: float | None = None
+    while True:
+        began = time.monotonic()
+        try:
+            return run()
+        except Exception as e:
+            ended = time.monotonic()
+            since = ended if since is None or ended - began > AWAY_S else since
+            if not failure.of_store(e) or ended - since > AWAY_S or options.stopping:
+                raise
+        time.sleep(AGAIN_S)
+
+
 def _run(stage: Stage, store: Store, of: Resources, options: Options, run_id: str, tell: bool) -> None:
     if not store.exists():
-        raise failures.StageFailed(failures.blind(store, "the machine of the trial"))
+        raise failures.unseen(store, "the machine of the trial")
     if isinstance(stage, Evaluate):
         evaluate.run(stage, store, of, options)
         return

@@ -205,13 +205,13 @@ def encode_missing(
     """Encode the blocks of `part` that are not in `work`, and put them there; `stop`, asked after each of them, ends
     that. A part that is whole is not even read."""
     whole = work / f"{part.index:06d}.json"
-    if whole.exists():
-        count = int(json.loads(whole.read_text("utf-8"))["blocks"])
+    if tried(whole.exists):
+        count = int(json.loads(tried(whole.read_bytes))["blocks"])
         return Encoded(part.index, count, count)
     count = found = 0
     for block in blocks(text, part):
         place = _block(work, part.index, count)
-        if found == count and place.exists():
+        if found == count and tried(place.exists):
             found += 1
         else:
             content = io.BytesIO()
@@ -246,9 +246,9 @@ def kept_tokenizer(text: Text, work: Place | None) -> str:
     if work is None:
         return train_tokenizer(text)
     place = work / "tokenizer.json"
-    if not place.exists():
+    if not tried(place.exists):
         _put(place, train_tokenizer(text).encode())
-    return place.read_text("utf-8")
+    return tried(lambda: place.read_text("utf-8"))
 
 
 def _block(work: Place, part: int, number: int) -> Place:
