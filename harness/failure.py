@@ -82,8 +82,9 @@ def root_message(error: BaseException) -> str:
 
 
 def of_store(error: BaseException) -> bool:
-    """Whether `error` is that an object store is away, or refuses: it says nothing of what asked it."""
-    return root_message(error).startswith(STORE)
+    """Whether `error` is, or comes of, that an object store is away, or refuses: it says nothing of what asked it."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return any(line.startswith(STORE) for line in lines) and not any(line.startswith(INPUT) for line in lines)
 
 
 def _place(store: Store, digest: str) -> Place:

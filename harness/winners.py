@@ -137,7 +137,9 @@ def register(tuning: Tuning, store: Store, revisions: Revisions, promise: dict[s
     place = directory / plans.SEARCH
     if place.exists():
         old = json.loads(place.read_text())
-        if old["hash"] == tuning.hash and old.get("promise") is not None:
+        if old["hash"] == tuning.hash:
+            if promise is not None and old.get("promise") is None:
+                write_json(place, old | {"promise": promise})
             return
     data = tuning.plan.registered | {
         "hash": tuning.hash,

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import tune
 
 from harness import failure, resume, space
 from harness import plan as plans
@@ -402,19 +404,16 @@ def test_a_process_that_starts_for_a_stage_gets_work_although_others_are_free_be
     assert len(set((space_file.parent / "spaces.log.pids").read_text().split())) > 1
 
 
-def test_a_trial_that_waits_for_longer_than_a_start_gets_what_is_free(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_waits_for_longer_than_a_start_gets_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.tune.experiment import Trial
 
-    from harness.cluster import sweep
+    from harness.cluster.schedulers import START_S, KeepStarting
 
-    clock = itertools.count(0, sweep.START_S / 2 + 1)
+    clock = itertools.count(0, START_S / 2 + 1)
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     trials = [Trial("stage", stub=True) for _ in range(3)]
     trials[0].set_status(Trial.RUNNING)
-    meter = Meter(Limit(), store, store.scratch / "stop")
-    scheduler, controller = sweep.KeepStarting(meter), SimpleNamespace(get_trials=lambda: trials)
+    scheduler, controller = KeepStarting(), SimpleNamespace(get_trials=lambda: trials)
     for trial in trials[:2]:
         scheduler.on_trial_add(controller, trial)  # at 0 and 16
     scheduler.on_trial_add(controller, trials[2])  # at 32
@@ -425,9 +424,11 @@ def test_a_trial_that_waits_for_longer_than_a_start_gets_what_is_free(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("in_trial", [False, True])
+@pytest.mark.parametrize(
+    ("workers", "in_trial"), [(Workers(), False), (Workers(2, fewest=1), False), (Workers(), True)]
+)
 def test_stages_that_wait_for_machines_end_with_the_run(
-    ray_here: Any, space_file: Path, tmp_path: Path, in_trial: bool
+    ray_here: Any, space_file: Path, tmp_path: Path, workers: Workers, in_trial: bool
 ) -> None:
     import ray
 
@@ -440,7 +441,8 @@ def test_stages_that_wait_for_machines_end_with_the_run(
             run_here(stage, store)
     holding: Any = ray.remote(num_cpus=2)(Rank).remote()
     ray.get(holding.started.remote())
-    allotment = allot(most_resources(), plan.stages, in_trial=in_trial)
+    allotment = allot(most_resources(), plan.stages, (workers,), in_trial=in_trial)
+    plan = replace(plan, study=replace(plan.study, callbacks=[Strict()]))
     try:
         with Meter(Limit(), store, store.scratch / "stop" / "run") as meter:
             threading.Timer(8.0, meter.interrupt).start()
@@ -467,12 +469,13 @@ def test_machines_are_waited_for_while_others_compute(
         waits.append(1)
         raise ControllerError(WorkerGroupStartupTimeoutError(2))
 
-    monkeypatch.setattr(train, "others_compute", lambda: next(others))
+    of = resources({"CPU": 2.0}, Workers())
+    monkeypatch.setattr(train, "others_compute", lambda of: next(others))
     with pytest.raises(failures.StageFailed, match="its workers could not be started at step 0: "):
-        train._fit(spec, store, Options(stop=stop), wait)
+        train._fit(spec, store, of, Options(stop=stop), wait)
     assert len(waits) == 2 * starts.LIMIT + 1
     stop.touch()
-    assert train._fit(spec, store, Options(stop=stop), wait) == failures.STOPPED
+    assert train._fit(spec, store, of, Options(stop=stop), wait) == failures.STOPPED
 
 
 def test_text_that_waits_for_a_machine_ends_with_the_run_and_text_that_is_encoded_does_not() -> None:
@@ -486,12 +489,12 @@ def test_text_that_waits_for_a_machine_ends_with_the_run_and_text_that_is_encode
         come.wait()
         yield 2
 
-    found = until_stopped(rows(), lambda: True, grace_s=0.1)
+    found = until_stopped(rows(), lambda: True, lambda: False)
     assert next(found) == 1
     with pytest.raises(Stopped, match="waited for a machine"):
         next(found)
-    threading.Timer(2.0, come.set).start()
-    assert list(until_stopped(rows(), lambda: True)) == [1, 2]
+    threading.Timer(3.0, come.set).start()
+    assert list(until_stopped(rows(), lambda: True, lambda: True)) == [1, 2]
 
 
 def test_a_stage_whose_end_cannot_be_read_is_handed_out_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,6 +590,22 @@ def test_the_cpus_of_workers_that_fail_as_they_start_come_back(ray_here: Any, tm
     trial: Any = ray.remote(num_cpus=0)(Trial).remote()
     for name in ("once", "again"):  # each takes all CPUs
         assert "unreadable" in ray.get(trial.fit.remote(name))
+
+
+class Strict(tune.Callback):
+    """Knows only trials that began, as loggers do."""
+
+    def __init__(self) -> None:
+        self.began: dict[str, bool] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.began[trial.trial_id] = True
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        assert self.began[trial.trial_id]
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        assert self.began[trial.trial_id]
 
 
 class Rank:

@@ -250,6 +250,7 @@ def test_a_study_is_held_against_what_the_cluster_grows_to(
     assert code == 2 and "does not divide Recipe.batch = 64" in err
     _, out, _ = cluster("cluster.yaml", None, "--for", str(ROOT / "search_spaces" / "tuned.py"))
     assert "tuned-search: 17 stages; one of 1 worker holds" in out  # before its search has run
+    assert "\ntuned: " in out
 
 
 @pytest.mark.parametrize(

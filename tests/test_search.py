@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +266,8 @@ def test_a_search_that_goes_on_keeps_its_promise(store: Store) -> None:
         winners.register(tuning, store, {}, {"device_hours": hours})
     registered = json.loads((store.study("s") / plans.SEARCH).read_text())
     assert registered["promise"] == {"device_hours": 2.0}
+    winners.register(tuning, store, {})
+    assert json.loads((store.study("s") / plans.SEARCH).read_text()) == registered
 
 
 def test_what_diverged_or_was_cut_loses_and_seeds_are_averaged(store: Store) -> None:
@@ -422,6 +426,20 @@ def test_a_search_and_its_study_run_here(
     ]
 
 
+def test_watching_ends_with_a_search_that_found_nothing(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file(
+        tmp_path, more="\nhot = replace(study, name='hot', search=Search({'lr': tune.grid_search([1e30])}, [100]))\n"
+    )
+    given = [f"{path}:hot", "--store", str(store.root)]
+    assert cli.main(["search", *given, "--in-process"]) == 2
+    assert "no setting finished" in capsys.readouterr().err
+    monkeypatch.setattr("harness.commands.status.WINNERS_S", 0.3)
+    assert cli.main(["status", *given, "--watch", "0.1"]) == 1
+    assert "ended without winners" in capsys.readouterr().err
+
+
 def test_a_search_that_stops_trials_needs_ray(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     path = file(tmp_path)
     assert cli.main(["search", f"{path}:halved", "--in-process", "--store", str(store.root)]) == 2
@@ -475,6 +493,37 @@ def test_ray_finds_what_is_found_here(ray_here: Any, tmp_path: Path) -> None:
         assert record is not None
         found.append({name: value for name, value in record.items() if name != "finished"})
     assert found[0] == found[1]
+
+
+@pytest.mark.ray
+def test_trials_that_wait_for_machines_end_with_the_run(ray_here: Any, tmp_path: Path, store: Store) -> None:
+    from harness.cluster import search as searching
+    from harness.cluster.connection import most_resources
+    from harness.cluster.resources import allot
+    from harness.limits import Limit, Meter
+    from harness.worker import Options
+
+    tuning = tuned(space.load(f"{file(tmp_path)}:halved"))
+    for address in searching._shared(tuning).stages:
+        run_here(tuning.plan.stages[address], store)
+    holding = ray_here.remote(num_cpus=2)(Holding).remote()
+    ray_here.get(holding.there.remote())
+    allotment = allot(most_resources(), tuning.plan.stages, in_trial=True)
+    try:
+        with Meter(Limit(), store, store.scratch / "stop" / "run") as meter:
+            threading.Timer(8.0, meter.interrupt).start()
+            began = time.monotonic()
+            _, outcome = searching.run(tuning, store, allotment, Options(stop=meter.stop), {}, meter)
+    finally:
+        ray_here.kill(holding)
+    assert meter.interrupted and time.monotonic() - began < 40 and not outcome.failed
+
+
+class Holding:
+    """Holds what Ray gives it."""
+
+    def there(self) -> None:
+        pass
 
 
 @pytest.mark.ray

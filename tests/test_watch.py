@@ -606,6 +606,13 @@ def test_a_run_of_two_parts_has_one_limit(store: Store) -> None:
         assert third.reached == "1, 1 device-hours at 1"
 
 
+def test_an_interruption_of_the_first_part_of_a_run_holds_for_the_second(store: Store) -> None:
+    with Meter(Limit(), store, store.scratch / "stop" / "search") as first:
+        first.interrupt()
+    with Meter(Limit(), store, store.scratch / "stop" / "run", after=first) as second:
+        assert second.interrupted and second.stop.exists()
+
+
 def test_no_limit_is_no_limit() -> None:
     assert Limit().reached(1e9, 1e9) is None and Limit().used(1.0, 1.0) is None
     with pytest.raises(InputError):

@@ -1,7 +1,7 @@
 """Ray Data: generator actors that stream sequences to the workers while they train, and text tokenised into shards."""
 
 import itertools
-import time
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -12,6 +12,7 @@ import ray.data
 
 from harness.automata import engine
 from harness.cluster.resources import Resources
+from harness.copies import tried
 from harness.progress import Count
 from harness.sources import tokenising
 from harness.sources.checking import checked
@@ -24,8 +25,6 @@ BLOCK_TOKENS = 2**18
 """About 2 MB a block: smaller ones drown in Ray's fixed cost a block, larger ones delay the first batch."""
 ASKED_S = 1.0
 """How often it is asked, while a part is encoded, whether to stop."""
-GRACE_S = 60.0
-"""In which an actor that encodes has put its block away."""
 
 Row = TypeVar("Row")
 
@@ -138,10 +137,11 @@ def configure() -> None:
 
 
 class Encode:
-    """An actor that tokenises parts of a text, with all cores of its machine."""
+    """An actor that tokenises parts of a text, with all cores of its machine. It makes the file `begun`."""
 
-    def __init__(self, source: Text, tokenizer: str, work: Place, stop: Callable[[], bool]) -> None:
+    def __init__(self, source: Text, tokenizer: str, work: Place, stop: Callable[[], bool], begun: Place) -> None:
         self.source, self.tokenizer, self.work, self.stop = source, tokenizer, work, stop
+        tried(lambda: begun.write_bytes(b""))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return vars(tokenising.encode_missing(self.source, self.tokenizer, row["part"], self.work, self.stop))
@@ -161,30 +161,29 @@ def tokenise(
     holds `cpus`. Raises Stopped when `stop`, asked on every machine, says to stop."""
     configure()
     tokenizer = tokenising.kept_tokenizer(source, work)
+    begun = work / f"begun-{secrets.token_hex(4)}"
     rows = [{"part": part} for part in parts(source)]
     encoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Encode,
-        fn_constructor_args=(source, tokenizer, work, stop),
+        fn_constructor_args=(source, tokenizer, work, stop, begun),
         num_cpus=cpus,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(machines(), len(rows))),
     )
 
-    found = until_stopped(iter(encoded.iter_rows()), stop)
+    found = until_stopped(iter(encoded.iter_rows()), stop, lambda: tried(begun.exists))
     of_parts = (tokenising.kept(tokenising.Encoded(**row), work) for row in found)
     return tokenising.write(source, tokenizer, tokenising.in_turn(of_parts, len(rows), progress, stop), directory)
 
 
-def until_stopped(rows: Iterator[Row], stop: Callable[[], bool], grace_s: float = GRACE_S) -> Iterator[Row]:
-    """`rows`. Raises Stopped where none comes within `grace_s` after `stop` says to stop: an actor that encodes puts
-    its block away and answers, but one that waits for a machine may do so for hours."""
+def until_stopped(rows: Iterator[Row], stop: Callable[[], bool], begun: Callable[[], bool]) -> Iterator[Row]:
+    """`rows`. Raises Stopped where `stop` says to stop and no actor has `begun`: one that has puts its block away and
+    answers, however long it reads, but to wait for a machine may take hours."""
     pool = ThreadPoolExecutor(1)
-    told: float | None = None
     try:
         while True:
             coming = pool.submit(next, rows, None)
             while not wait([coming], timeout=ASKED_S).done:
-                told = time.monotonic() if told is None and stop() else told
-                if told is not None and time.monotonic() - told > grace_s:
+                if stop() and not begun():
                     raise Stopped("stopped while it waited for a machine")
             if (row := coming.result()) is None:
                 return

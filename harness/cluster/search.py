@@ -18,6 +18,7 @@ from harness import failure, winners
 from harness import plan as plans
 from harness.cluster import sweep, telling, trial
 from harness.cluster.resources import Allotment, Resources
+from harness.cluster.schedulers import ending
 from harness.errors import InputError, require
 from harness.limits import Meter
 from harness.outcome import Outcome
@@ -106,7 +107,7 @@ def _search(
             metric="loss_nats",
             mode="min",
             search_alg=copy.deepcopy(search.search_alg),
-            scheduler=copy.deepcopy(search.scheduler),
+            scheduler=ending(search.scheduler, meter),
             num_samples=1 if search.search_alg is None else len(trials),
             max_concurrent_trials=max(1, allotment.at_once([address] * len(trials))),
         ),
@@ -118,7 +119,8 @@ def _search(
             failure_config=tune.FailureConfig(max_failures=sweep.RESTARTS),
         ),
     ).fit()
-    ended = [(find(result.config or {}), result) for result in results]
+    # The result of a trial that told nothing does not say which one it was.
+    ended = [(find(t.config), result) for t, result in zip(results._experiment_analysis.trials, results, strict=True)]
     shutil.rmtree(store.runs / name, ignore_errors=True)
     return [(tried, _told(tried, result, store)) for tried, result in ended]
 

@@ -5,18 +5,16 @@ import os
 import secrets
 import shutil
 import sys
-import time
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness import failure
 from harness.cluster import nodes, trial
 from harness.cluster.resources import Allotment
+from harness.cluster.schedulers import KeepStarting, ending, without_meter
 from harness.cost import cost
 from harness.limits import Limit, Meter
 from harness.outcome import Outcome, standing
@@ -26,8 +24,6 @@ from harness.store import Store
 from harness.url import UrlError
 from harness.worker import Options
 
-START_S = 30
-"""Longer than a process takes to start."""
 RESTARTS = 100
 """Of a trial whose machine went; harness.cluster.starts ends those that do not get further."""
 
@@ -97,38 +93,6 @@ class StageSearcher(Searcher):
         """Nothing to restore."""
 
 
-class KeepStarting(FIFOScheduler):
-    """Tune's own moves a trial whose process is starting into one that becomes free, and ends the new process: stages
-    that take less than such a start would all run one after another. This one names only trials that wait for longer,
-    so for a machine; else Tune gives what is free to a trial without a process, and to one whose process is starting if
-    there is no other. When the run is to stop it ends those that wait."""
-
-    def __init__(self, meter: Meter) -> None:
-        super().__init__()
-        self.meter = meter
-        self.added: dict[str, float] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return without_meter(self)
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self.added[trial.trial_id] = time.monotonic()
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        before = time.monotonic() - START_S
-        pending = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
-        if self.meter.reached:
-            for each in pending:
-                tune_controller.stop_trial(each)
-            return None
-        return next((trial for trial in pending if self.added[trial.trial_id] < before), None)
-
-
-def without_meter(of: object) -> dict[str, Any]:
-    """The state of what has one, for the file that Tune writes and nobody reads: a meter has a thread."""
-    return {name: value for name, value in vars(of).items() if name != "meter"}
-
-
 def register_spaces() -> None:
     """Let classes of the loaded search spaces travel to workers, which cannot import the file."""
     for name, module in list(sys.modules.items()):
@@ -162,7 +126,7 @@ def run(plan: Plan, store: Store, allotment: Allotment, options: Options, meter:
         tune.with_resources(one, lambda config: trial.resources(allotment.of[config["stage"]])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=KeepStarting(meter),
+            scheduler=ending(KeepStarting(), meter),
             num_samples=-1,  # until the searcher has no more
             max_concurrent_trials=count,  # the searcher knows how many fit; else Tune starts one at a time
             reuse_actors=True,

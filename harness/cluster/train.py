@@ -34,6 +34,10 @@ RESIZE_S = 60
 holds."""
 
 
+OFTEN, BETWEEN_S = 6, 5.0
+"""How often, and with how much time in between, it is asked whether others compute."""
+
+
 class Patience(NamedTuple):
     """How long the workers of a stage wait for machines while nothing else computes; see others_compute."""
 
@@ -52,16 +56,16 @@ TIMEOUT_GIVEN = START_TIMEOUT in os.environ
 """By the user."""
 
 
-def fit(spec: Train, store: Store, options: Options, attempt: Callable[[], str | None]) -> None:
-    """Run one training stage by `attempt`, which says why it gave up, if it did. The state on disk says what is left to
-    do: a stage that was interrupted goes on from its newest checkpoint, whether a worker, this driver or the whole
-    cluster was lost. Where another driver on the store begins the stage too, it goes on there, and this one waits. A
-    stage that was told to stop is left as it is.
+def fit(spec: Train, store: Store, of: Resources, options: Options, attempt: Callable[[], str | None]) -> None:
+    """Run one training stage, which gets `of` the cluster, by `attempt`, which says why it gave up, if it did. The
+    state on disk says what is left to do: a stage that was interrupted goes on from its newest checkpoint, whether a
+    worker, this driver or the whole cluster was lost. Where another driver on the store begins the stage too, it goes
+    on there, and this one waits. A stage that was told to stop is left as it is.
 
     Raises StageFailed where it fails in the same way however often it is tried: see `_rank`.
     """
     while True:
-        said = _fit(spec, store, options, attempt)
+        said = _fit(spec, store, of, options, attempt)
         if said == failures.STOPPED or store.appears(digest(spec)):
             return
         if said is not None and said.startswith(failures.UNSEEN):
@@ -83,7 +87,7 @@ def workers(
     return why
 
 
-def _fit(spec: Train, store: Store, options: Options, fit: Callable[[], str | None]) -> str | None:
+def _fit(spec: Train, store: Store, of: Resources, options: Options, fit: Callable[[], str | None]) -> str | None:
     """What `fit` returns. It is called again when it ends without a failure of the workers: a machine that is lost
     while workers are being started ends the whole trainer. Raises StageFailed where that leads no further; but machines
     are waited for while others compute, however long."""
@@ -97,7 +101,7 @@ def _fit(spec: Train, store: Store, options: Options, fit: Callable[[], str | No
             if options.stopping:
                 return failures.STOPPED
             waited = failures.waited_in_vain(e)
-            if waited and others_compute():
+            if waited and others_compute(of):
                 step, tries = -1, 0
                 continue
             stuck = stages.committed_step(spec, store) == step
@@ -108,10 +112,15 @@ def _fit(spec: Train, store: Store, options: Options, fit: Callable[[], str | No
         time.sleep(1)  # if this driver is dead, this process is about to be
 
 
-def others_compute() -> bool:
-    """Whether something of this cluster is in use, so that machines may become free."""
-    free = ray.available_resources()
-    return any(free.get(name, 0.0) < of for name, of in ray.cluster_resources().items() if name in ("CPU", "GPU"))
+def others_compute(of: Resources) -> bool:
+    """Whether what a stage computes on, GPUs if it has any, is in use somewhere, so that it may become free. Asked more
+    than once, since others are between two stages now and then."""
+    kind = "GPU" if of.per_worker.get("GPU", 0.0) > 0 else "CPU"
+    for _ in range(OFTEN):
+        if ray.available_resources().get(kind, 0.0) < ray.cluster_resources().get(kind, 0.0):
+            return True
+        time.sleep(BETWEEN_S)
+    return False
 
 
 def _trainer(

@@ -19,8 +19,9 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGro
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 
 from harness.cluster import spares
+from harness.worker import Stopped
 
-ASKED_S = 2.0
+ASKED_S = 1.0
 """How often it is asked, while machines are waited for, whether the run is to stop."""
 
 
@@ -67,7 +68,16 @@ class Ranks(WorkerGroup):
 
 
 class Controller(TrainController):
-    worker_group_cls = Ranks
+    stopping: Callable[[], bool] = staticmethod(lambda: False)
+
+    def _make_and_handle_scaling_decision_for_non_running_worker_group(self, state: Any) -> Any:
+        """What is done while no ranks run. Raises Stopped when the run is to stop."""
+        if self.stopping():
+            raise Stopped("stopped while it waited for machines")
+        decided = super()._make_and_handle_scaling_decision_for_non_running_worker_group(state)
+        if decided.next_state is state:  # too few machines for the fewest workers; Ray would ask again at once
+            time.sleep(ASKED_S)
+        return decided
 
 
 class Cleaner(PlacementGroupCleanerCallback):
@@ -105,7 +115,8 @@ class Helpers(WorkerGroupCallback):
 
 class Trainer(TorchTrainer):
     """A trainer whose controller runs in this process, the trial's. Ray would start an actor for it: one more process
-    that imports everything before a worker can start. It waits for machines until `stopping`."""
+    that imports everything before a worker can start. `fit` raises Stopped where `stopping` holds while it waits for
+    machines."""
 
     def __init__(self, *args: Any, stopping: Callable[[], bool], **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -123,6 +134,6 @@ class Trainer(TorchTrainer):
             stopping = staticmethod(self.stopping)
 
         controller = Controller(**settings)
-        controller.worker_group_cls = Own
+        controller.worker_group_cls, controller.stopping = Own, self.stopping
         asyncio.run(controller.run())
         return controller.get_result()

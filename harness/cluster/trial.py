@@ -102,7 +102,7 @@ def _run(stage: Stage, store: Store, of: Resources, options: Options, run_id: st
     else:
         callbacks = [telling.Rows(stage)] if tell else []
         attempt = functools.partial(train.workers, stage, store, of, options, run_id, callbacks)
-    train.fit(stage, store, options, attempt)
+    train.fit(stage, store, of, options, attempt)
 
 
 def _here(spec: Train, store: Store, of: Resources, options: Options, run_id: str, tell: bool) -> str | None:

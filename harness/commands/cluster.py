@@ -9,7 +9,8 @@ from harness import space, winners
 from harness.cluster.resources import allot
 from harness.commands.common import Commands
 from harness.commands.placing import placing
-from harness.specs import Train
+from harness.search import Winners
+from harness.specs import Train, canonical_json
 
 
 def add(commands: Commands) -> None:
@@ -41,11 +42,19 @@ def command(args: argparse.Namespace) -> int:
 
 def fits(args: argparse.Namespace, grows_to: dict[str, float]) -> str:
     """How the study runs on the cluster when that has grown; raises InputError, with the numbers, where it cannot."""
+    study = space.load(args.target)
+    tuning = winners.work_out(study)
+    if tuning is None:
+        return fitting(plans.make(study), args, grows_to)
+    # The study as if the first setting of every search had won: winners change no sizes.
+    tried = Winners({canonical_json(cell): trials[0].setting for cell, trials in tuning.cells.items()}, {})
+    return "\n".join(fitting(plan, args, grows_to) for plan in (tuning.plan, plans.make(study, winners=tried)))
+
+
+def fitting(plan: plans.Plan, args: argparse.Namespace, grows_to: dict[str, float]) -> str:
+    """The same of a plan."""
     from harness.cluster.check import amounts
 
-    study = space.load(args.target)
-    searched = winners.work_out(study)  # its trials are of the sizes of the study, whose plan it settles
-    plan = plans.make(study) if searched is None else searched.plan
     allotment = allot(grows_to, plan.stages, args.workers, None, args.generator_gpus, args.in_trial)
     trains = {d: allotment.of[d] for d, stage in plan.stages.items() if isinstance(stage, Train)}
     largest = max(trains.values(), key=lambda of: of.workers)

@@ -1,7 +1,9 @@
 """python -m harness status: what is done, running, failed and waiting."""
 
 import argparse
+import math
 import sys
+import time
 from pathlib import Path
 
 from harness import plan as plans
@@ -11,6 +13,8 @@ from harness.store import Store
 from harness.url import UrlError
 
 WATCH_S = 2.0
+WINNERS_S = 20.0
+"""In which the driver of a search that has ended has written down its winners."""
 
 
 def add(commands: Commands) -> None:
@@ -33,10 +37,12 @@ def command(args: argparse.Namespace) -> int:
         print(f"store = {str(store.root)!r}: there is none yet; --store or NCA_STORE names another", file=sys.stderr)
     if args.watch is not None:
         try:
-            view = follow_search(args, plan, store) if searching else None
-            if view is None:
-                plan, *_ = next_plan(args) if searching else (plan,)
-                view = screen.Live(watch.Watch(plan, store), every_s=args.watch).show(until=lambda view: view.over)
+            if searching and (ended := follow_search(args, plan, store)) is not None:
+                show(ended, args.all)
+                print("the search has ended without winners; `search` tells why", file=sys.stderr)
+                return 1
+            plan = next_plan(args)[0] if searching else plan
+            view = screen.Live(watch.Watch(plan, store), every_s=args.watch).show(until=lambda view: view.over)
         except KeyboardInterrupt:
             return INTERRUPTED
         show(view, args.all)
@@ -49,10 +55,11 @@ def command(args: argparse.Namespace) -> int:
 
 
 def follow_search(args: argparse.Namespace, plan: plans.Plan, store: Store) -> watch.StudyView | None:
-    """Watch the search of a study until it has winners, and so the study a plan; returns what was seen last if it ends
-    without any, since something failed."""
+    """Watch the search of a study until it has winners, and so the study a plan; returns what was seen last if it has
+    none WINNERS_S after its end."""
     tuning, *_ = make_search(args, network=False)
     assert tuning is not None
+    over = math.inf
 
     def found() -> bool:
         try:
@@ -61,7 +68,9 @@ def follow_search(args: argparse.Namespace, plan: plans.Plan, store: Store) -> w
             return False
 
     def until(view: watch.StudyView) -> bool:
-        return found() or (view.over and bool(view.of("failed", "blocked")))
+        nonlocal over
+        over = min(over, time.monotonic()) if view.over else math.inf
+        return found() or time.monotonic() - over > WINNERS_S
 
     view = screen.Live(watch.Watch(plan, store), every_s=args.watch).show(until)
     return None if found() else view
