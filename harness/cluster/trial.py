@@ -72,7 +72,8 @@ def run(
 
 
 def _patiently(run: Callable[[], None], options: Options) -> None:
-    """Run a stage; again, for AWAY_S at most, while what it meets is an object store that is away."""
+    """Run a stage; again, for AWAY_S at most, while what it meets is an object store that is away. Raises Stopped if it
+    is told to stop meanwhile."""
     since: float | None = None
     while True:
         began = time.monotonic()
@@ -81,8 +82,10 @@ def _patiently(run: Callable[[], None], options: Options) -> None:
         except Exception as e:
             ended = time.monotonic()
             since = ended if since is None or ended - began > AWAY_S else since
-            if not failure.of_store(e) or ended - since > AWAY_S or options.stopping:
+            if not failure.of_store(e) or ended - since > AWAY_S:
                 raise
+            if options.stopping:
+                raise Stopped("stopped while its object store was away") from e
         time.sleep(AGAIN_S)
 
 

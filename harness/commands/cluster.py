@@ -46,7 +46,7 @@ def fits(args: argparse.Namespace, grows_to: dict[str, float]) -> str:
     tuning = winners.work_out(study)
     if tuning is None:
         return fitting(plans.make(study), args, grows_to)
-    # The study as if the first setting of every search had won: winners change no sizes.
+    # The study as if the first setting that is tried had won: few searches are over sizes.
     tried = Winners({canonical_json(cell): trials[0].setting for cell, trials in tuning.cells.items()}, {})
     return "\n".join(fitting(plan, args, grows_to) for plan in (tuning.plan, plans.make(study, winners=tried)))
 
