@@ -115,6 +115,12 @@ def remove(directory: Place) -> None:
 def clock(directory: Place) -> float:
     """Seconds since 1970 by the clock that dates what is written to `directory`, which a file server or an object store
     may have of its own; by this machine's where it cannot be asked."""
+    found = dated(directory)
+    return time.time() if found is None else found
+
+
+def dated(directory: Place) -> float | None:
+    """When `directory` says that it is; None where it cannot be asked."""
     probe = directory / f".clock-{secrets.token_hex(4)}"
     try:
         probe.write_bytes(b"")
@@ -123,4 +129,4 @@ def clock(directory: Place) -> float:
         finally:
             probe.unlink()
     except OSError:
-        return time.time()
+        return None

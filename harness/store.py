@@ -145,9 +145,9 @@ class Store:
     def clock(self) -> float:
         """Seconds since 1970 by the clock that dates the files of this store; whole ones where an object store dates by
         such, so that nothing that is written later is older."""
-        if self.root not in SKEW_S:
-            SKEW_S[self.root] = copies.clock(self.scratch) - time.time()
-        now = time.time() + SKEW_S[self.root]
+        if self.root not in SKEW_S and (dated := copies.dated(self.scratch)) is not None:
+            SKEW_S[self.root] = dated - time.time()
+        now = time.time() + SKEW_S.get(self.root, 0.0)
         return now if isinstance(self.root, Path) else float(int(now))
 
     def appears(self, digest: str, within_s: float = 5.0) -> bool:
