@@ -16,6 +16,8 @@ INPUT = f"{InputError.__module__}.{InputError.__name__}: "
 """How the reason begins where the user can mend it; the rest says how."""
 STORE = f"{UrlError.__module__}.{UrlError.__name__}: "
 """The same where an object store did not do what it was asked."""
+LASTING = (INPUT, f"{copies.DifferingError.__module__}.{copies.DifferingError.__name__}: ", "FileNotFoundError: ")
+"""The same of what does not pass by itself."""
 
 
 class Failure(NamedTuple):
@@ -82,9 +84,10 @@ def root_message(error: BaseException) -> str:
 
 
 def of_store(error: BaseException) -> bool:
-    """Whether `error` is, or comes of, that an object store is away, or refuses: it says nothing of what asked it."""
+    """Whether `error` is, or comes of, that an object store is away: it says nothing of what asked it. What the store
+    lacks, or has damaged, is no such error."""
     lines = "".join(traceback.format_exception(error)).splitlines()
-    return any(line.startswith(STORE) for line in lines) and not any(line.startswith(INPUT) for line in lines)
+    return any(line.startswith(STORE) for line in lines) and not any(line.startswith(LASTING) for line in lines)
 
 
 def _place(store: Store, digest: str) -> Place:

@@ -235,7 +235,7 @@ class Store:
             return place
         try:
             return copies.fetch(place, done["files"], self._copy(digest, place.name))
-        except OSError as e:
+        except (UrlError, FileNotFoundError) as e:
             raise UrlError(f"{e}; if it stays so, remove {place.parent / 'DONE'} and `run` makes the stage anew") from e
 
     def read(self, digest: str, name: str) -> bytes | None:

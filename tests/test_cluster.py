@@ -423,6 +423,56 @@ def test_a_trial_that_waits_for_longer_than_a_start_gets_what_is_free(monkeypatc
     assert scheduler.choose_trial_to_run(controller) is None  # at 80
 
 
+def test_whatever_waits_ends_and_callbacks_hear_of_what_began(store: Store) -> None:
+    from ray.tune.experiment import Trial
+    from ray.tune.schedulers import MedianStoppingRule
+
+    from harness.cluster.schedulers import ending
+
+    ended: list[tuple[str, Any]] = []
+    meter = Meter(Limit(), store, store.scratch / "stop")
+    scheduler = ending(MedianStoppingRule(), meter)
+    trials = [Trial("stage", stub=True) for _ in range(4)]
+    controller = SimpleNamespace(
+        get_trials=lambda: trials,
+        stop_trial=lambda trial: ended.append(("stopped", trial)),
+        search_alg=SimpleNamespace(on_trial_complete=lambda _: None),
+        _tune_controller=SimpleNamespace(_schedule_trial_stop=lambda trial: ended.append(("silently", trial))),
+    )
+    for trial in trials:
+        trial.init_local_path = lambda: None
+    for trial in trials[:3]:
+        trial.set_status(Trial.RUNNING)
+    scheduler.choose_trial_to_run(controller)
+    assert not ended
+    trials[0].set_status(Trial.PAUSED)
+    trials[1].set_status(Trial.PENDING)  # its machine went
+    meter.reached = "1 h"
+    assert scheduler.choose_trial_to_run(controller) is None
+    assert ended == [("stopped", trials[0]), ("stopped", trials[1]), ("silently", trials[3])]
+
+
+@pytest.mark.ray
+def test_others_compute_while_some_of_what_a_worker_needs_is_in_use(
+    ray_here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from harness.cluster import train
+
+    monkeypatch.setattr(train, "BETWEEN_S", 0.1)
+    cpus, gpus = resources({"CPU": 2.0}, Workers()), resources({"CPU": 2.0, "GPU": 1.0}, Workers())
+    holding: Any = ray.remote(num_cpus=1)(Rank).remote()
+    ray.get(holding.started.remote())
+    deadline = time.monotonic() + 30
+    while not train.others_compute(cpus):
+        assert time.monotonic() < deadline
+    assert not train.others_compute(gpus)  # there are none, so none will become free
+    ray.kill(holding)
+    while train.others_compute(cpus):
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("workers", "in_trial"), [(Workers(), False), (Workers(2, fewest=1), False), (Workers(), True)]

@@ -1,7 +1,9 @@
 """Ray Data: generator actors that stream sequences to the workers while they train, and text tokenised into shards."""
 
 import itertools
+import math
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -25,6 +27,8 @@ BLOCK_TOKENS = 2**18
 """About 2 MB a block: smaller ones drown in Ray's fixed cost a block, larger ones delay the first batch."""
 ASKED_S = 1.0
 """How often it is asked, while a part is encoded, whether to stop."""
+LOST_S = 900.0
+"""In which an actor that encodes has put its block away, unless its machine went."""
 
 Row = TypeVar("Row")
 
@@ -177,13 +181,15 @@ def tokenise(
 
 def until_stopped(rows: Iterator[Row], stop: Callable[[], bool], begun: Callable[[], bool]) -> Iterator[Row]:
     """`rows`. Raises Stopped where `stop` says to stop and no actor has `begun`: one that has puts its block away and
-    answers, however long it reads, but to wait for a machine may take hours."""
+    answers, however long it reads, but to wait for a machine may take hours; after LOST_S one that had begun does."""
     pool = ThreadPoolExecutor(1)
+    told = math.inf
     try:
         while True:
             coming = pool.submit(next, rows, None)
             while not wait([coming], timeout=ASKED_S).done:
-                if stop() and not begun():
+                told = min(told, time.monotonic()) if stop() else math.inf
+                if told < math.inf and (not begun() or time.monotonic() - told > LOST_S):
                     raise Stopped("stopped while it waited for a machine")
             if (row := coming.result()) is None:
                 return

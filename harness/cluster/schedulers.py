@@ -36,16 +36,24 @@ class Ending(TrialScheduler):
     """What `ending` adds to a scheduler."""
 
     meter: Meter
+    began: set[str]
+    """Trials that have run, by their ids."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        trials = tune_controller.get_trials()
+        self.began |= {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
         if not self.meter.reached:
             return super().choose_trial_to_run(tune_controller)
-        for trial in tune_controller.get_trials():
-            if trial.status == Trial.PENDING:
-                trial.init_local_path()  # whoever reads results asks for it
-                # Tune's own stop_trial would also tell callbacks, of which some know only trials that began.
-                tune_controller._set_trial_status(trial, Trial.TERMINATED)
-                tune_controller.search_alg.on_trial_complete(trial.trial_id)
+        for trial in trials:
+            if trial.status not in (Trial.PENDING, Trial.PAUSED):
+                continue
+            if trial.trial_id in self.began:
+                tune_controller.stop_trial(trial)
+                continue
+            # The same but for callbacks: loggers know only trials that began.
+            trial.init_local_path()  # whoever reads results asks for it
+            tune_controller.search_alg.on_trial_complete(trial.trial_id)
+            tune_controller._tune_controller._schedule_trial_stop(trial)
         return None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def ending(scheduler: TrialScheduler | None, meter: Meter) -> TrialScheduler:
     when the run is to stop."""
     own = copy.deepcopy(scheduler) if scheduler is not None else FIFOScheduler()
     own.__class__ = type(type(own).__name__, (Ending, type(own)), {})
-    own.meter = meter
+    own.meter, own.began = meter, set()
     return own
 
 

@@ -31,7 +31,7 @@ from harness.winners import Told, Tuning
 from harness.worker import Options
 
 STOPS = (AsyncHyperBandScheduler, MedianStoppingRule)
-"""Schedulers that stop trials and do nothing else: others pause a trial, or change what it is."""
+"""Schedulers that stop trials: others change what a trial is."""
 
 Find = Callable[[dict[str, Any]], Trial]
 """From what Tune hands to a trial to the trial of the search."""

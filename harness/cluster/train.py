@@ -113,11 +113,13 @@ def _fit(spec: Train, store: Store, of: Resources, options: Options, fit: Callab
 
 
 def others_compute(of: Resources) -> bool:
-    """Whether what a stage computes on, GPUs if it has any, is in use somewhere, so that it may become free. Asked more
+    """Whether the cluster has what a worker needs, and some of it is in use, so that it may become free. Asked more
     than once, since others are between two stages now and then."""
-    kind = "GPU" if of.per_worker.get("GPU", 0.0) > 0 else "CPU"
+    needed = {kind: of.per_worker[kind] for kind in ("CPU", "GPU") if of.per_worker.get(kind, 0.0) > 0}
     for _ in range(OFTEN):
-        if ray.available_resources().get(kind, 0.0) < ray.cluster_resources().get(kind, 0.0):
+        there, free = ray.cluster_resources(), ray.available_resources()
+        has_all = all(there.get(kind, 0.0) >= amount for kind, amount in needed.items())
+        if has_all and any(free.get(kind, 0.0) < there[kind] for kind in needed):
             return True
         time.sleep(BETWEEN_S)
     return False

@@ -15,11 +15,12 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.controller.controller import TrainControllerLoopIterationResult
+from ray.train.v2._internal.execution.controller.state import FinishedState, ShuttingDownState
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 
-from harness.cluster import spares
-from harness.worker import Stopped
+from harness.cluster import failures, spares
 
 ASKED_S = 1.0
 """How often it is asked, while machines are waited for, whether the run is to stop."""
@@ -71,9 +72,11 @@ class Controller(TrainController):
     stopping: Callable[[], bool] = staticmethod(lambda: False)
 
     def _make_and_handle_scaling_decision_for_non_running_worker_group(self, state: Any) -> Any:
-        """What is done while no ranks run. Raises Stopped when the run is to stop."""
+        """What is done while no ranks run: when the run is to stop, the end, as if they had said so."""
         if self.stopping():
-            raise Stopped("stopped while it waited for machines")
+            self._return_value = failures.STOPPED
+            end = ShuttingDownState(next_state=FinishedState())
+            return TrainControllerLoopIterationResult(self._get_run_attempt_id(), state, end)
         decided = super()._make_and_handle_scaling_decision_for_non_running_worker_group(state)
         if decided.next_state is state:  # too few machines for the fewest workers; Ray would ask again at once
             time.sleep(ASKED_S)
@@ -115,8 +118,8 @@ class Helpers(WorkerGroupCallback):
 
 class Trainer(TorchTrainer):
     """A trainer whose controller runs in this process, the trial's. Ray would start an actor for it: one more process
-    that imports everything before a worker can start. `fit` raises Stopped where `stopping` holds while it waits for
-    machines."""
+    that imports everything before a worker can start. It waits for machines until `stopping`; then what it returns
+    is failures.STOPPED."""
 
     def __init__(self, *args: Any, stopping: Callable[[], bool], **settings: Any) -> None:
         super().__init__(*args, **settings)

@@ -79,6 +79,8 @@ def _patiently(run: Callable[[], None], options: Options) -> None:
         began = time.monotonic()
         try:
             return run()
+        except failures.StageFailed:
+            raise
         except Exception as e:
             ended = time.monotonic()
             since = ended if since is None or ended - began > AWAY_S else since

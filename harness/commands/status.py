@@ -56,10 +56,10 @@ def command(args: argparse.Namespace) -> int:
 
 def follow_search(args: argparse.Namespace, plan: plans.Plan, store: Store) -> watch.StudyView | None:
     """Watch the search of a study until it has winners, and so the study a plan; returns what was seen last if it has
-    none WINNERS_S after its end."""
+    none WINNERS_S after its end, or ten times as long where it had ended before: its driver may be about to begin."""
     tuning, *_ = make_search(args, network=False)
     assert tuning is not None
-    over = math.inf
+    over, seen = math.inf, False
 
     def found() -> bool:
         try:
@@ -68,9 +68,9 @@ def follow_search(args: argparse.Namespace, plan: plans.Plan, store: Store) -> w
             return False
 
     def until(view: watch.StudyView) -> bool:
-        nonlocal over
-        over = min(over, time.monotonic()) if view.over else math.inf
-        return found() or time.monotonic() - over > WINNERS_S
+        nonlocal over, seen
+        over, seen = min(over, time.monotonic()) if view.over else math.inf, seen or not view.over
+        return found() or time.monotonic() - over > WINNERS_S * (1 if seen else 10)
 
     view = screen.Live(watch.Watch(plan, store), every_s=args.watch).show(until)
     return None if found() else view
