@@ -73,11 +73,9 @@ class Meter:
     """The clock and, for a limit of cost, the device time of one run; what the meter `after` has counted is of that run
     too. Makes the file `stop` when the limit is reached or the run is interrupted."""
 
-    reached: str | None
-
     def __init__(self, limit: Limit, store: Store, stop: Place, after: "Meter | None" = None) -> None:
         self.limit, self.store, self.stop = limit, store, stop
-        self.reached = None if after is None else after.reached
+        self.reached: str | None = None if after is None else after.reached
         """What ends the run early, in words: the limit, or INTERRUPTION."""
         self.device_s: float = 0.0 if after is None else after.device_s
         self._counted = time.monotonic()

@@ -5,7 +5,7 @@ import gc
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from harness.specs import Stage, State, Train, canonical, differences, digest, p
 from harness.store import Store, create_json, now, write_json
 from harness.url import Place, UrlError
 
+POINTS = "points.json"
+"""The registered plan of a study."""
 SEARCH = "points-search.json"
 """The registered plan of a study's search, beside that of the study."""
 
@@ -290,21 +292,25 @@ def register(plan: Plan, store: Store, revisions: Revisions, promise: dict[str, 
     """Write the plan down before anything of it runs, with what it was promised to cost. A plan of the same name that
     says something else is kept beside it, each time that it is replaced; one that says the same keeps the promise that
     it has."""
-    directory = store.study(plan.study.name)
-    directory.mkdir(parents=True, exist_ok=True)
-    place = directory / "points.json"
     data = plan.registered | {"registered": now(), "revisions": revisions, "promise": promise}
+    write_down(store.study(plan.study.name) / POINTS, data, keep)
+
+
+def write_down(place: Place, data: dict[str, Any], keep: Callable[[Place, dict[str, Any]], None] | None = None) -> None:
+    """Write a registration. One of the same hash stays, with the promise that it has; any other is for `keep` first."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
         old = json.loads(place.read_text())
         if old["hash"] == data["hash"]:
-            if promise is not None and old.get("promise") is None:
-                write_json(place, old | {"promise": promise})
+            if data["promise"] is not None and old.get("promise") is None:
+                write_json(place, old | {"promise": data["promise"]})
             return
-        _keep(directory, old)
+        if keep is not None:
+            keep(place.parent, old)
     write_json(place, data)
 
 
-def _keep(directory: Place, old: dict[str, Any]) -> None:
+def keep(directory: Place, old: dict[str, Any]) -> None:
     """Keep a plan that is replaced under its hash; and under its time too, where one of this hash was kept before: a
     study may be changed to and fro, and each registration is part of the record."""
     name, at = f"points-{old['hash'][:12]}", re.sub(r"\D", "", str(old["registered"])[:19])
@@ -316,7 +322,7 @@ def _keep(directory: Place, old: dict[str, Any]) -> None:
 def registered_revisions(study: Study, store: Store) -> Revisions:
     """Hub revisions that earlier registrations of `study` and of its search wrote down."""
     found: Revisions = {}
-    for name in (SEARCH, "points.json"):
+    for name in (SEARCH, POINTS):
         try:
             found |= json.loads((store.study(study.name) / name).read_text())["revisions"]
         except (FileNotFoundError, NotADirectoryError):

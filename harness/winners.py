@@ -15,7 +15,7 @@ from harness.plan import Plan, Revisions
 from harness.search import Cell, Search, Winners
 from harness.space import Study, Trial
 from harness.specs import canonical, canonical_json, digest
-from harness.store import Store, create_json, now, write_json
+from harness.store import Store, create_json, now
 from harness.url import Place, UrlError
 
 FORMAT = 1
@@ -132,22 +132,13 @@ def address(tuning: Tuning, store: Store) -> Place:
 def register(tuning: Tuning, store: Store, revisions: Revisions, promise: dict[str, Any] | None = None) -> None:
     """Write the search down, as a plan, before anything of it runs, with what it was promised to cost; one that goes on
     keeps the promise that it has."""
-    directory = store.study(tuning.study.name)
-    directory.mkdir(parents=True, exist_ok=True)
-    place = directory / plans.SEARCH
-    if place.exists():
-        old = json.loads(place.read_text())
-        if old["hash"] == tuning.hash:
-            if promise is not None and old.get("promise") is None:
-                write_json(place, old | {"promise": promise})
-            return
     data = tuning.plan.registered | {
         "hash": tuning.hash,
         "registered": now(),
         "revisions": revisions,
         "promise": promise,
     }
-    write_json(place, data)
+    plans.write_down(store.study(tuning.study.name) / plans.SEARCH, data)
 
 
 def conclude(tuning: Tuning, results: Sequence[tuple[Trial, Told]], store: Store) -> dict[str, Any]:

@@ -772,7 +772,6 @@ def test_a_run_that_stops_at_its_limit_goes_on_and_gives_the_same_curves(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_stage_that_another_driver_begins_goes_on_there(ray_here: Any, space_file: Path, tmp_path: Path) -> None:
-
     target = f"{space_file.parent / 'long.py'}:long"
     store, here = Store(tmp_path / "store"), Store(tmp_path / "here")
     plan = plans.make(space.load(target))

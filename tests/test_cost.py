@@ -218,13 +218,17 @@ def publish(store: Store, address: str, content: dict[str, Any]) -> None:
     assert store.publish(address, attempt)
 
 
+def told(store: Store) -> list[str]:
+    return promise.promised_and_spent(store.study("s") / "points.json", store)
+
+
 def test_promised_and_spent_are_compared_over_the_stages_that_are_there(store: Store) -> None:
     plan = make(study([], seed=[0, 1]))
     speed = Rates(given=Rate(scratch(0).flops / 3600, overhead_s=0.0))  # an hour a stage
     first, second = (digest(p.train) for p in plan.points)
     register(plan, store, {}, promise.make(plan, set(), speed, 2.0))
     publish(store, first, manifest(scratch(0), 1.0, wall_s=3600 * 1.5))
-    lines = promise.promised_and_spent(store.study("s") / "points.json", store)
+    lines = told(store)
     assert lines[0].startswith("promised  2.0 device-hours for 2 training stages at")
     assert (
         lines[1] == "spent     1.5 device-hours on 1 of them, which were promised 1.0 device-hours: 1.50 times the "
@@ -232,10 +236,7 @@ def test_promised_and_spent_are_compared_over_the_stages_that_are_there(store: S
     )
     assert lines[2] == "money     3.00 spent of 4.00, at 2 a device-hour"
     publish(store, second, manifest(scratch(1), 1.0, wall_s=1800.0, world=2))
-    assert (
-        "spent     2.5 device-hours on 2 of them"
-        in promise.promised_and_spent(store.study("s") / "points.json", store)[1]
-    )
+    assert "spent     2.5 device-hours on 2 of them" in told(store)[1]
 
 
 def test_what_was_in_the_store_is_neither_promised_nor_spent(store: Store) -> None:
@@ -243,7 +244,7 @@ def test_what_was_in_the_store_is_neither_promised_nor_spent(store: Store) -> No
     found = digest(plan.points[0].train)
     publish(store, found, manifest(scratch(0), 1.0, wall_s=1e6))
     register(plan, store, {}, promise.make(plan, {found}, Rates(), None))
-    lines = promise.promised_and_spent(store.study("s") / "points.json", store)
+    lines = told(store)
     assert len(lines) == 2
     assert "for 1 training stages" in lines[0] and lines[0].endswith("1 more were in the store")
     assert lines[1] == "spent     0 device-seconds on 0 of them"
@@ -264,9 +265,9 @@ def test_a_restart_and_a_shared_state_are_counted_right() -> None:
 def test_a_promise_is_no_part_of_the_hash_and_an_old_plan_gets_one(store: Store) -> None:
     plan = make(study([nca]))
     register(plan, store, {})
-    assert promise.promised_and_spent(store.study("s") / "points.json", store) == []
+    assert told(store) == []
     register(plan, store, {}, promise.make(plan, set(), Rates(), None))
-    assert len(promise.promised_and_spent(store.study("s") / "points.json", store)) == 2
+    assert len(told(store)) == 2
     assert [p.name for p in Path(store.study("s")).iterdir()] == ["points.json"]  # the same plan
 
 

@@ -345,19 +345,20 @@ def test_a_trial_does_not_wait_for_ever_nor_for_anything_else(monkeypatch: pytes
     from harness.cluster import trial
     from harness.url import UrlError
 
-    asked: list[type[Exception]] = []
+    asked: list[tuple[type[Exception], type[Exception]]] = []
 
-    def fails(error: type[Exception]) -> None:
-        asked.append(error)
-        cause = FileNotFoundError if error is FileNotFoundError else ConnectionRefusedError
-        raise (UrlError if cause is error else error)("store: is away") from cause("refused")
+    def fails(error: type[Exception], cause: type[Exception]) -> None:
+        asked.append((error, cause))
+        raise error("store: is away") from cause("refused")
 
     monkeypatch.setattr(trial, "AGAIN_S", 0.01)
     monkeypatch.setattr(trial, "AWAY_S", 0.1)
-    for error in (UrlError, ValueError, FileNotFoundError):  # of the last, what the store lacks
-        with pytest.raises(OSError if error is FileNotFoundError else error):
-            trial._patiently(functools.partial(fails, error), Options())
-    assert asked.count(UrlError) > 3 and asked.count(ValueError) == asked.count(FileNotFoundError) == 1
+    away, other = (UrlError, ConnectionRefusedError), (ValueError, ConnectionRefusedError)
+    lacking = (UrlError, FileNotFoundError)
+    for error in (away, lacking, other):
+        with pytest.raises(error[0]):
+            trial._patiently(functools.partial(fails, *error), Options())
+    assert asked.count(away) > 3 and asked.count(lacking) == asked.count(other) == 1
 
 
 def slowed(seconds: float) -> Stream:

@@ -181,11 +181,11 @@ def node_types(config: Config) -> Iterator[str]:
                 if resources.get(unit, int(unit == "CPU")):
                     said = resources.get(unit, "missing")
                     yield f"{field}.resources.{unit} = {said!r}: the head only drives; use 0"
-        machines = kind.get("node_config") or {}
-        if machine and machine not in machines:
+        node_config = kind.get("node_config") or {}
+        if machine and machine not in node_config:
             yield f"{field}.node_config.{machine}: missing; provider {cloud} needs it"
         if cloud == "aws" and installed("botocore"):
-            yield from aws.node_config(f"{field}.node_config", machines)
+            yield from aws.node_config(f"{field}.node_config", node_config)
 
 
 def local(filled: Config) -> Iterator[str]:

@@ -32,8 +32,6 @@ ERRORS = (Exception, CheckpointException)
 RESIZE_S = 60
 """How often a stage with fewer workers than it may have looks for more; to take them costs the steps that no checkpoint
 holds."""
-
-
 OFTEN, BETWEEN_S = 6, 5.0
 """How often, and with how much time in between, it is asked whether others compute."""
 

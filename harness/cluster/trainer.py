@@ -54,7 +54,7 @@ class Ranks(WorkerGroup):
     """Workers whose machines are waited for until the run is to stop; and that are ended, and their CPUs freed, where
     their start fails: Ray leaves some of those to the end of the controller's process, and this one goes on."""
 
-    stopping: Callable[[], bool] = staticmethod(lambda: False)
+    stopping: Callable[[], bool]
 
     def _create_placement_group(self, *of: Any) -> PlacementGroupHandle:
         return Awaited(super()._create_placement_group(*of), self.stopping)
@@ -69,7 +69,7 @@ class Ranks(WorkerGroup):
 
 
 class Controller(TrainController):
-    stopping: Callable[[], bool] = staticmethod(lambda: False)
+    stopping: Callable[[], bool]
 
     def _make_and_handle_scaling_decision_for_non_running_worker_group(self, state: Any) -> Any:
         """What is done while no ranks run: when the run is to stop, the end, as if they had said so."""

@@ -48,7 +48,7 @@ def command(args: argparse.Namespace) -> int:
         show(view, args.all)
         return 1 if view.of("failed", "diverged", "blocked") else 0
     show(watch.Watch(plan, store).look(), args.all)
-    registered = store.study(space.load(args.target).name) / (plans.SEARCH if searching else "points.json")
+    registered = store.study(space.load(args.target).name) / (plans.SEARCH if searching else plans.POINTS)
     for line in promise.promised_and_spent(registered, store):
         print(line)
     return 0
